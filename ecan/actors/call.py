@@ -1,0 +1,95 @@
+"""A request on its way through a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ecan.errors import ReplyError
+from ecan.protocol.codes import ErrorCode
+
+if TYPE_CHECKING:
+    from ecan.handlers.registry import MethodSpec
+    from ecan.protocol.frames import Peer, Request
+
+
+class Call:
+    """An accepted request: what the mailbox holds and the session's actor runs.
+
+    Attributes:
+        id: of the request.
+        spec: the method.
+        params: structured, as the handler takes them.
+        request: as it came in, for dead letters.
+        fingerprint: of method and params (P10).
+        origin: the connection that asked.
+        waiters: connections that asked again with the same id while it was pending.
+        accepted_mono: when it entered the queue.
+        deadline_mono: when it is answered TIMEOUT.
+        started_mono: when its handler began; 0 while queued.
+        size_bytes: of its frame, for the mailbox's bound.
+        answered: its one final response was given (P3).
+        committing: its effects are being made durable; too late to cancel.
+        stop_reason: TIMEOUT or CANCELLED once the handler was told to stop.
+    """
+
+    __slots__ = (
+        "accepted_mono",
+        "answered",
+        "committing",
+        "deadline_mono",
+        "fingerprint",
+        "id",
+        "origin",
+        "params",
+        "request",
+        "size_bytes",
+        "spec",
+        "started_mono",
+        "stop_reason",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        spec: MethodSpec,
+        params: Any,
+        fingerprint: bytes,
+        origin: Peer,
+        accepted_mono: float,
+        deadline_mono: float,
+    ) -> None:
+        self.id = request.id
+        self.spec = spec
+        self.params = params
+        self.request = request
+        self.fingerprint = fingerprint
+        self.origin = origin
+        self.waiters: list[Peer] | None = None
+        self.accepted_mono = accepted_mono
+        self.deadline_mono = deadline_mono
+        self.started_mono = 0.0
+        self.size_bytes = request.size_bytes
+        self.answered = False
+        self.committing = False
+        self.stop_reason: ErrorCode | None = None
+
+    def __repr__(self) -> str:
+        return f"Call({self.spec.name}, id={self.id!r})"
+
+
+def stopped_error(code: ErrorCode, *, ran: bool) -> ReplyError:
+    """TIMEOUT or CANCELLED, saying whether the handler had begun."""
+    if code is ErrorCode.TIMEOUT:
+        message = (
+            "The deadline passed while the handler ran; its changes were rolled back."
+            if ran
+            else "The deadline passed while the request waited in the session's queue."
+        )
+    else:
+        message = (
+            "Cancelled while the handler ran; its changes were rolled back."
+            if ran
+            else "Cancelled before it began."
+        )
+    return ReplyError(code, message, outcome="unknown" if ran else "not_run")

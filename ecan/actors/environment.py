@@ -1,0 +1,69 @@
+"""What every session's actor shares: handed down by the composition root, never imported."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from ecan.actors.call import Call
+    from ecan.actors.cell import Cell
+    from ecan.config import Settings
+    from ecan.handlers.ports import Server
+    from ecan.protocol.frames import Peer
+    from ecan.runtime import Clock, ProcessLane, StallWatchdog, WorkerThreads
+    from ecan.store import SessionStore
+
+
+class Observer(Protocol):
+    """Where finished requests are counted."""
+
+    def __call__(self, call: Call, status: str, meta: dict[str, Any]) -> None:
+        """Count one answered request."""
+
+
+@attrs.define(eq=False)
+class Environment:
+    """The world of a session's actor.
+
+    Attributes:
+        tell_supervisor: puts a message into the supervisor's mailbox; loop only.
+        describe: what `session.info` says of a cell to a tab.
+        expires_in_s: seconds until the session is closed as idle.
+        renew_token: revoke the cell's tokens and issue one.
+        observe: counts an answered request.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    clock: Clock
+    settings: Settings
+    store: SessionStore
+    server: Server
+    workers: WorkerThreads
+    processes: ProcessLane
+    watchdog: StallWatchdog
+    observe: Observer
+    tell_supervisor: Callable[[Any], None]
+    describe: Callable[[Cell, Peer | None], dict[str, Any]]
+    expires_in_s: Callable[[Cell], float]
+    renew_token: Callable[[Cell], dict[str, Any]]
+    _thread_id: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+
+
+        self._thread_id = threading.get_ident()
+
+    def on_loop(self, function: Callable[..., None], *args: Any) -> None:
+        """Run a function on the loop, now if this is its thread, else soon."""
+
+
+        if threading.get_ident() == self._thread_id:
+            function(*args)
+        else:
+            self.loop.call_soon_threadsafe(function, *args)

@@ -1,0 +1,84 @@
+"""What was answered: a request id takes effect at most once (P10). Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import orjson
+
+MAX_ENTRIES = 256
+MAX_AGE_S = 600.0
+
+MAX_FORGOTTEN = 4096
+"""Ids remembered as answered after their reply is gone, to say ID_EXPIRED."""
+
+
+def fingerprint(method: str, params: Any) -> bytes:
+    """Tells whether a repeated id carries the same request."""
+    data = orjson.dumps([method, params], option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(data, digest_size=8).digest()
+
+
+class Entry(NamedTuple):
+    """One answered request."""
+
+    fingerprint: bytes
+    frame: bytes
+    at: float
+
+
+class Ledger:
+    """The last answers of one session, by request id; `at` is UTC epoch seconds."""
+
+    __slots__ = ("_entries", "_forgotten")
+
+    def __init__(self, entries: dict[str, Entry] | None = None) -> None:
+        self._entries: OrderedDict[str, Entry] = OrderedDict(entries or {})
+        self._forgotten: OrderedDict[int, None] | None = None
+
+    def add(self, request_id: str, print_: bytes, frame: bytes, now: float) -> None:
+        """Remember an answer; the oldest give way."""
+        entries = self._entries
+        entries[request_id] = Entry(print_, frame, now)
+        if len(entries) > MAX_ENTRIES:
+            self._forget(entries.popitem(last=False)[0])
+
+    def get(self, request_id: str, now: float) -> Entry | None:
+        """The answer to an id, if it is still kept."""
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return None
+        if now - entry.at > MAX_AGE_S:
+            del self._entries[request_id]
+            self._forget(request_id)
+            return None
+        return entry
+
+    def is_forgotten(self, request_id: str) -> bool:
+        """Whether the id was answered once and is too old to be answered again."""
+        return self._forgotten is not None and hash(request_id) in self._forgotten
+
+    def entries(self) -> dict[str, Entry]:
+        """All entries, oldest first, for a snapshot."""
+        return dict(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _forget(self, request_id: str) -> None:
+        if self._forgotten is None:
+            self._forgotten = OrderedDict()
+        self._forgotten[hash(request_id)] = None
+        if len(self._forgotten) > MAX_FORGOTTEN:
+            self._forgotten.popitem(last=False)
+
+
+def replayed(frame: bytes) -> bytes:
+    """The kept answer with ``meta.replayed`` set.
+
+    The first match is ours: id and method stand before ``meta``, and inside their
+    JSON strings every quote is escaped.
+    """
+    return frame.replace(b'"replayed":false', b'"replayed":true', 1)

@@ -1,0 +1,135 @@
+"""Every message between actors. Commands are imperative, events past tense.
+
+Requests themselves travel as `Call`s: the gateway puts them into the session's
+mailbox, the supervisor is not on their way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ecan.actors.call import Call
+    from ecan.actors.cell import Cell
+    from ecan.handlers.context import User
+    from ecan.protocol.codes import ErrorCode
+    from ecan.protocol.frames import Sid
+
+
+# -- to the supervisor: commands with an answer ------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class OpenSession:
+    """Create a session for a user. Answers `Opened`."""
+
+    user: User
+    reply: asyncio.Future[Opened]
+
+
+@attrs.frozen
+class Opened:
+    """A new session with its secrets; they are told once and kept hashed."""
+
+    cell: Cell
+    session_id: str = attrs.field(repr=False)
+    token: str = attrs.field(repr=False)
+    expires_at: float
+
+
+@attrs.frozen(eq=False)
+class FindSession:
+    """The cell of a session, loaded from the store if need be. Answers it or None."""
+
+    sid: Sid
+    reply: asyncio.Future[Cell | None]
+
+
+@attrs.frozen(eq=False)
+class CloseSession:
+    """End a session. Answers whether there was one."""
+
+    sid: Sid
+    reason: str
+    reply: asyncio.Future[bool]
+
+
+@attrs.frozen(eq=False)
+class SteerSession:
+    """An operator's command: ``revive``, ``reset``, ``restart`` or ``passivate``.
+
+    Answers None; SupervisionError if it does not fit the session's state.
+    """
+
+    sid: Sid
+    command: str
+    reply: asyncio.Future[None]
+
+
+# -- to the supervisor: events -----------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class SessionCrashed:
+    """An incarnation ended by an exception; ``call`` is the request that did it, if any."""
+
+    cell: Cell
+    incarnation: int
+    call: Call | None
+    error: BaseException
+
+
+@attrs.frozen(eq=False)
+class HandlerAbandoned:
+    """A handler did not stop when told: its session goes on in a new incarnation (P7)."""
+
+    cell: Cell
+    incarnation: int
+    method: str
+    reason: ErrorCode
+
+
+@attrs.frozen(eq=False)
+class SessionWanted:
+    """A request waits for a passivated session."""
+
+    cell: Cell
+
+
+@attrs.frozen(eq=False)
+class TabsChanged:
+    """The last tab left, or one came: idle deadlines differ."""
+
+    cell: Cell
+
+
+@attrs.frozen(eq=False)
+class RestartDue:
+    """The back-off of this incarnation is over."""
+
+    cell: Cell
+    incarnation: int
+
+
+class DeadlinesDue:
+    """Look for idle sessions."""
+
+
+# -- to a session's actor ----------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class ConcurrentFailed:
+    """An overlapping call crashed; raised again inside the actor so that it fails."""
+
+    control_lane = True
+
+    call: Call
+    error: BaseException
+
+
+Message = Any

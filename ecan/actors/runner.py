@@ -1,0 +1,176 @@
+"""How each kind of handler runs, and how it is made to stop (P7)."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from ecan.errors import ReplyError
+from ecan.handlers.registry import Final, Kind
+from ecan.protocol.codes import ErrorCode
+from ecan.runtime import WorkerFailure
+
+if TYPE_CHECKING:
+    from ecan.actors.call import Call
+    from ecan.actors.session import SessionActor
+    from ecan.handlers.context import UserContext
+    from ecan.runtime import Job, ProcessJob
+
+STOP_GRACE_S = 1.0
+"""How long a cancelled coroutine may clean up before its session goes on without it."""
+
+MAX_ZOMBIES = 8
+"""Abandoned threads one session may leave behind before its blocking calls are BUSY."""
+
+STREAM_BACKLOG_BYTES = 256 * 1024
+"""A stream waits while its reader is this far behind, well below the 1 MiB that cuts it off."""
+
+
+class Stopper:
+    """Makes one running handler stop."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+        self._task = task
+
+    @property
+    def started(self) -> bool:
+        """Whether any of the handler's code has run."""
+        return True
+
+    def stop(self) -> float:
+        """Ask it to stop; returns the seconds it gets until it is abandoned."""
+        if self._task is not None:
+            self._task.cancel()
+        return STOP_GRACE_S
+
+
+class ThreadStopper(Stopper):
+    """A thread cannot be stopped: it is left behind, and its outcome discarded."""
+
+    __slots__ = ("_actor", "abandoned", "job")
+
+    def __init__(self, task: asyncio.Task[Any] | None, actor: SessionActor) -> None:
+        super().__init__(task)
+        self._actor = actor
+        self.job: Job | None = None
+        self.abandoned = False
+
+    @property
+    def started(self) -> bool:
+        return self.job is not None and self.job.started
+
+    def stop(self) -> float:
+        job = self.job
+        if job is None or not job.started:
+            if job is not None:
+                job.abandon()
+            return super().stop()
+        if not self.abandoned:
+            self.abandoned = True
+            self._actor.cell.zombies += 1
+            job.abandon()
+        return 0.0
+
+    def thread_returned(self) -> None:
+        """Runs in the worker thread, last."""
+        if self.abandoned:
+            self._actor.env.on_loop(self._zombie_gone)
+
+    def _zombie_gone(self) -> None:
+        self._actor.cell.zombies -= 1
+
+
+class ProcessStopper(Stopper):
+    """A worker process is killed; the lane starts another."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, task: asyncio.Task[Any] | None, job: ProcessJob) -> None:
+        super().__init__(task)
+        self._job = job
+
+    def stop(self) -> float:
+        self._job.kill()
+        return super().stop()
+
+
+async def run_handler(actor: SessionActor, call: Call, ctx: UserContext) -> Any:
+    """Run the handler of a call and return its result.
+
+    Raises:
+        ReplyError: declared by the handler, or BUSY when the session left too many
+            abandoned threads behind.
+        BaseException: whatever else the handler raised: a crash.
+    """
+    kind = call.spec.kind
+    if kind is Kind.ASYNC:
+        actor.set_stopper(call, Stopper(asyncio.current_task()))
+        return await call.spec.function(*_arguments(call, ctx))
+    if kind is Kind.STREAM:
+        return await _run_stream(actor, call, ctx)
+    if kind is Kind.PROCESS:
+        return await _run_in_process(actor, call)
+    return await _run_in_thread(actor, call, ctx)
+
+
+def _arguments(call: Call, ctx: UserContext) -> tuple[Any, ...]:
+    return (ctx,) if call.spec.params_type is None else (ctx, call.params)
+
+
+async def _run_stream(actor: SessionActor, call: Call, ctx: UserContext) -> Any:
+    actor.set_stopper(call, Stopper(asyncio.current_task()))
+    count = 0
+    result: Any = None
+    final = False
+    stream = call.spec.function(*_arguments(call, ctx))
+    try:
+        async for item in stream:
+            if type(item) is Final:
+                result, final = item.result, True
+                break
+            count += 1
+            ctx.progress(item)
+            await asyncio.sleep(0)
+            while call.origin.is_open and call.origin.backlog_bytes > STREAM_BACKLOG_BYTES:
+                await actor.env.clock.sleep(0.01)
+    finally:
+        await stream.aclose()
+    return result if final else {"streamed": count}
+
+
+async def _run_in_thread(actor: SessionActor, call: Call, ctx: UserContext) -> Any:
+    if actor.cell.zombies >= MAX_ZOMBIES:
+        raise ReplyError(
+            ErrorCode.BUSY,
+            f"{MAX_ZOMBIES} timed-out handlers of this session still block a thread each.",
+            outcome="not_run",
+            retry_after_ms=5000,
+        )
+    stopper = ThreadStopper(asyncio.current_task(), actor)
+    function, arguments = call.spec.function, _arguments(call, ctx)
+
+    def invoke() -> Any:
+        try:
+            return function(*arguments)
+        finally:
+            stopper.thread_returned()
+
+    stopper.job = actor.env.workers.run(invoke, context=copy_context())
+    actor.set_stopper(call, stopper)
+    try:
+        return await stopper.job.future
+    except WorkerFailure as failure:
+        if isinstance(failure.cause, StopIteration | asyncio.CancelledError):
+            raise  # neither may leave a coroutine as itself
+        raise failure.cause from None
+
+
+async def _run_in_process(actor: SessionActor, call: Call) -> Any:
+    spec = call.spec
+    arguments = () if spec.params_type is None else (call.params,)
+    job = actor.env.processes.run(spec.function, *arguments)
+    actor.set_stopper(call, ProcessStopper(asyncio.current_task(), job))
+    return await job.future

@@ -1,0 +1,435 @@
+"""The actor of one session: runs its requests, one at a time, and commits what they did."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from ecan.actors.call import Call, stopped_error
+from ecan.actors.cell import MAX_CONCURRENT, Ask
+from ecan.actors.messages import ConcurrentFailed, HandlerAbandoned, SessionCrashed
+from ecan.actors.runner import STOP_GRACE_S, Stopper, run_handler
+from ecan.errors import HandlerError, ReplyError
+from ecan.handlers.context import User, UserContext, current_context
+from ecan.handlers.registry import Kind
+from ecan.handlers.state import State as SlotState
+from ecan.protocol.codec import encode_pending, encode_push, encode_result
+from ecan.protocol.codes import ErrorCode
+from ecan.runtime import LoopActor
+from ecan.store import Commit, LedgerRow, PushRow
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from types import TracebackType
+
+    from ecan.actors.cell import Cell
+    from ecan.actors.environment import Environment
+
+
+class SessionActor(LoopActor):
+    """One incarnation of a session.
+
+    State owned: the running request and its live context. Everything that outlives it
+    is in the `Cell`.
+
+    Messages in: `Call` (from the gateway, user or control lane), `ConcurrentFailed`.
+    Messages out, to the supervisor: `SessionCrashed`, `HandlerAbandoned`.
+
+    A crash: the live context is thrown away, the supervisor answers the request that
+    did it, the queue stays in the cell for the next incarnation.
+    """
+
+    registered = False  # the directory finds sessions; pykka's registry is O(n)
+    logs_failures = False  # the supervisor does, with the request and the session
+
+    def __init__(self, cell: Cell, env: Environment) -> None:
+        super().__init__(mailbox=cell.mailbox)
+        self.cell = cell
+        self.env = env
+        self.incarnation = cell.incarnation
+        self._current: Call | None = None
+        self._contexts: dict[Call, UserContext] = {}
+        self._stoppers: dict[Call, Stopper] = {}
+        self._crashed_call: Call | None = None
+        self._overlapping: set[asyncio.Task[None]] = set()
+        self._ask_count = 0
+
+    # -- messages --------------------------------------------------------------------
+
+    def on_receive(self, message: Any) -> Any:
+        """Run a request; anything but a `Call` is a note from ourselves."""
+        if type(message) is not Call:
+            if type(message) is ConcurrentFailed:
+                self._crashed_call = message.call
+                raise message.error
+            return super().on_receive(message)
+        call = message
+        if call.answered:
+            return None
+        spec = call.spec
+        started = self.env.clock.mono()
+        if started >= call.deadline_mono:
+            self.cell.refuse(call, stopped_error(ErrorCode.TIMEOUT, ran=False))
+            return None
+        if spec.kind is Kind.INLINE:
+            call.started_mono = started
+            return self._run_inline(call)
+        if spec.concurrent:
+            self._overlap(call)
+            return None
+        call.started_mono = started
+        self.cell.arm(call.deadline_mono)
+        self._current = call
+        return self._run_call(call)
+
+    def _run_inline(self, call: Call) -> Awaitable[None] | None:
+        spec = call.spec
+        ctx = self._context_for(call)
+        self.env.watchdog.current = call
+        reset = current_context.set(ctx)
+        try:
+            result = (
+                spec.function(ctx)
+                if spec.params_type is None
+                else spec.function(ctx, call.params)
+            )
+            done = self._complete(call, ctx, result)
+        except ReplyError as error:
+            self._reply_error(call, error)
+            return None
+        except BaseException:
+            self._crashed_call = call
+            raise
+        finally:
+            current_context.reset(reset)
+            self.env.watchdog.current = None
+        if done is None:
+            return None
+        return self._await_commit(call, done)
+
+    async def _await_commit(self, call: Call, done: Awaitable[None]) -> None:
+        self._current = call
+        try:
+            await done
+        finally:
+            self._current = None
+
+    async def _run_call(self, call: Call) -> None:
+        """A request that takes its time: coroutine, stream, thread or process."""
+        if call.answered:
+            # RACE: stopped between being taken from the queue and this task's first step.
+            self._current = None if self._current is call else self._current
+            return
+        ctx = self._context_for(call)
+        self._contexts[call] = ctx
+        current_context.set(ctx)
+        try:
+            result = await run_handler(self, call, ctx)
+            if call.answered:
+                return
+            done = self._complete(call, ctx, result)
+            if done is not None:
+                await done
+        except ReplyError as error:
+            self._reply_error(call, error)
+        except asyncio.CancelledError:
+            if not call.answered:
+                self._crashed_call = call
+                raise
+        except BaseException:
+            if call.answered:
+                # It was told to stop and failed on its way out; that is nobody's crash.
+                return
+            self._crashed_call = call
+            raise
+        finally:
+            self._contexts.pop(call, None)
+            self._stoppers.pop(call, None)
+            self._current = None if self._current is call else self._current
+            if call.spec.activity:
+                self.cell.touch()
+
+    def _overlap(self, call: Call) -> None:
+        cell = self.cell
+        if len(self._overlapping) >= MAX_CONCURRENT:
+            cell.refuse(
+                call,
+                ReplyError(
+                    ErrorCode.BUSY,
+                    f"{MAX_CONCURRENT} overlapping requests of this session are running.",
+                    outcome="not_run",
+                    retry_after_ms=1000,
+                ),
+            )
+            return
+        call.started_mono = self.env.clock.mono()
+        cell.arm(call.deadline_mono)
+        task = self.env.loop.create_task(
+            self._run_overlapping(call), context=copy_context(), name=repr(call)
+        )
+        self._overlapping.add(task)
+        task.add_done_callback(self._overlapping.discard)
+
+    async def _run_overlapping(self, call: Call) -> None:
+        try:
+            await self._run_call(call)
+        except BaseException as error:  # noqa: BLE001 - handed to the actor, which fails of it
+            if not call.answered and self.actor_ref.is_alive():
+                self.cell.mailbox.offer_control(ConcurrentFailed(call, error))
+
+    def _context_for(self, call: Call) -> UserContext:
+        return UserContext(
+            self.env.server,
+            call.spec.name,
+            call.id,
+            session=self,
+            state=SlotState(self.cell.slots, writable=not call.spec.concurrent),
+            incarnation=self.incarnation,
+            deadline_mono=call.deadline_mono,
+        )
+
+    # -- endings ---------------------------------------------------------------------
+
+    def _complete(self, call: Call, ctx: UserContext, result: Any) -> Awaitable[None] | None:
+        """Commit and answer; None if that is done, else an awaitable for it."""
+        cell = self.cell
+        meta = cell.reply_meta(call)
+        frame = encode_result(call.id, call.spec.name, result, meta, cell.timestamp())
+        changes = ctx.state.changes()
+        if not changes and not ctx.pushes:
+            cell.answer(call, frame, remember=True)
+            self.env.observe(call, "success", meta)
+            return None
+        seq = cell.outbox.seq
+        pushes = [
+            cell.encode_push(method, params, seq + number)
+            for number, (method, params) in enumerate(ctx.pushes, 1)
+        ]
+        commit = Commit(
+            sid=cell.sid,
+            incarnation=self.incarnation,
+            slots=changes,
+            answer=LedgerRow(
+                request_id=call.id,
+                fingerprint=call.fingerprint,
+                frame=frame,
+                at=self.env.clock.now(),
+            ),
+            pushes=tuple(PushRow(seq=seq + n, frame=push) for n, push in enumerate(pushes, 1)),
+        )
+        call.committing = True
+        durable = self.env.store.commit(commit)
+        if durable is None:
+            self._committed(call, changes, pushes, frame, meta)
+            return None
+        return self._when_durable(durable, call, changes, pushes, frame, meta)
+
+    async def _when_durable(
+        self,
+        durable: Awaitable[None],
+        call: Call,
+        changes: dict[str, bytes | None],
+        pushes: list[bytes],
+        frame: bytes,
+        meta: dict[str, Any],
+    ) -> None:
+        await durable
+        self._committed(call, changes, pushes, frame, meta)
+
+    def _committed(
+        self,
+        call: Call,
+        changes: dict[str, bytes | None],
+        pushes: list[bytes],
+        frame: bytes,
+        meta: dict[str, Any],
+    ) -> None:
+        cell = self.cell
+        for name, data in changes.items():
+            if data is None:
+                cell.slots.pop(name, None)
+            else:
+                cell.slots[name] = data
+        if pushes:
+            cell.send_pushes(pushes)
+        cell.answer(call, frame, remember=True)
+        self.env.observe(call, "success", meta)
+
+    def _reply_error(self, call: Call, error: ReplyError) -> None:
+        """A declared error: the reply says so, the context is rolled back, the actor lives."""
+        if call.answered:
+            return
+        self.env.observe(call, "error", self.cell.reply_meta(call))
+        self.cell.refuse(call, error)
+
+    def stop_call(self, call: Call, code: ErrorCode) -> None:
+        """Answer a running request TIMEOUT or CANCELLED and make its handler stop (P7)."""
+        if call.answered or call.committing:
+            return
+        call.stop_reason = code
+        ctx = self._contexts.get(call)
+        if ctx is not None:
+            ctx.mark_cancelled()
+        stop = self._stoppers.get(call)
+        ran = stop is not None and stop.started
+        self.env.observe(call, code.value.lower(), self.cell.reply_meta(call))
+        if not ran:
+            call.started_mono = 0.0
+        self.cell.refuse(call, stopped_error(code, ran=ran))
+        grace_s = stop.stop() if stop is not None else STOP_GRACE_S
+        if call is not self._current:
+            return
+        if grace_s == 0.0:
+            # RACE: the next request must not begin in this incarnation.
+            self.hold()
+            self._abandon(call, code)
+        else:
+            self.env.clock.call_later(grace_s, self._abandon_if_stuck, call, code)
+
+    def _abandon_if_stuck(self, call: Call, code: ErrorCode) -> None:
+        if self._current is call and self.actor_ref.is_alive():
+            self._abandon(call, code)
+
+    def _abandon(self, call: Call, code: ErrorCode) -> None:
+        self.env.tell_supervisor(
+            HandlerAbandoned(self.cell, self.incarnation, call.spec.name, code)
+        )
+
+    def end_running(self, error: ReplyError) -> None:
+        """Answer what runs because the session ends or crashed, and let it go."""
+        calls = dict.fromkeys(self._contexts)
+        if self._current is not None:
+            calls.setdefault(self._current)
+        for call in calls:
+            if call.committing:
+                continue
+            ctx = self._contexts.get(call)
+            if ctx is not None:
+                ctx.mark_cancelled()
+            self.cell.refuse(call, error)
+            stop = self._stoppers.get(call)
+            if stop is not None:
+                stop.stop()
+        for task in list(self._overlapping):
+            task.cancel()
+
+    @property
+    def running(self) -> Call | None:
+        """The request that holds the user lane."""
+        return self._current
+
+    def set_stopper(self, call: Call, stopper: Stopper) -> None:
+        """How to stop the handler of a call."""
+        self._stoppers[call] = stopper
+
+    # -- pykka's hooks ---------------------------------------------------------------
+
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,  # noqa: ARG002 - pykka's signature
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
+    ) -> None:
+        """Tell the supervisor; it answers the request and decides about a restart."""
+        call, self._crashed_call = self._crashed_call, None
+        error = exception_value if exception_value is not None else RuntimeError("unknown")
+        self.env.tell_supervisor(SessionCrashed(self.cell, self.incarnation, call, error))
+
+    # -- SessionPort -----------------------------------------------------------------
+
+    @property
+    def user(self) -> User:
+        """See `SessionPort`."""
+        return self.cell.user
+
+    @property
+    def sid(self) -> str:
+        """See `SessionPort`."""
+        return self.cell.sid
+
+    def brief(self) -> dict[str, Any]:
+        """See `SessionPort`."""
+        cell = self.cell
+        return {
+            "tabs": len(cell.tabs),
+            "incarnation": self.incarnation,
+            "restarts": cell.restarts,
+        }
+
+    def info(self, ctx: UserContext) -> dict[str, Any]:
+        """See `SessionPort`."""
+        call = self.cell.pending.get(ctx.request_id)
+        origin = call.origin if call is not None else None
+        return self.env.describe(self.cell, origin)
+
+    def keep(self, seconds: float | None) -> dict[str, Any]:
+        """See `SessionPort`."""
+        cell = self.cell
+        cell.touch()
+        if seconds is not None:
+            cell.keep_until_mono = self.env.clock.mono() + seconds
+        return {"kept": True, "expires_in_s": round(self.env.expires_in_s(cell), 1)}
+
+    def cancel(self, request_id: str) -> str:
+        """See `SessionPort`."""
+        return self.cell.cancel(request_id)
+
+    def renew_token(self) -> dict[str, Any]:
+        """See `SessionPort`."""
+        return self.env.renew_token(self.cell)
+
+    def progress(self, ctx: UserContext, result: Any) -> None:
+        """See `SessionPort`."""
+        call = self.cell.pending.get(ctx.request_id)
+        if call is None or call.answered:
+            return
+        frame = encode_pending(
+            call.id,
+            call.spec.name,
+            result,
+            {"sid": self.cell.sid, "incarnation": self.incarnation},
+            self.cell.timestamp(),
+        )
+        self.env.on_loop(self._send_progress, call, frame)
+
+    @staticmethod
+    def _send_progress(call: Call, frame: bytes) -> None:
+        if call.answered:
+            return
+        call.origin.send(frame)
+        for peer in call.waiters or ():
+            peer.send(frame)
+
+    async def call(
+        self, ctx: UserContext, method: str, params: Any, timeout_s: float | None
+    ) -> Any:
+        """See `SessionPort`."""
+        cell = self.cell
+        pending = cell.pending.get(ctx.request_id)
+        origin = pending.origin if pending is not None else None
+        peer = origin if origin is not None and origin.is_open else None
+        if peer is None:
+            peer = next(iter(cell.tabs.values()), None)
+        if peer is None:
+            raise HandlerError("CLIENT_GONE", "No tab of this session is open to answer.")
+        self._ask_count += 1
+        ask_id = f"c-{cell.sid}-{self.incarnation}-{self._ask_count}"
+        meta = {"expects_answer": True, "epoch": cell.outbox.epoch, "sid": cell.sid}
+        ask = Ask(
+            encode_push(ask_id, method, params, meta, cell.timestamp()),
+            self.env.loop.create_future(),
+            peer,
+        )
+        if cell.asks is None:
+            cell.asks = {}
+        cell.asks[ask_id] = ask
+        peer.send(ask.frame)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await ask.future
+        except TimeoutError:
+            raise HandlerError("CLIENT_TIMEOUT", f"No answer within {timeout_s} s.") from None
+        finally:
+            cell.asks.pop(ask_id, None)
+

@@ -1,0 +1,385 @@
+"""All sessions, for the gateway and for handlers: asks the supervisor, checks credentials."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ecan.actors.cell import closed_error, failed_error
+from ecan.actors.lifecycle import State
+from ecan.actors.messages import (
+    CloseSession,
+    FindSession,
+    OpenSession,
+    SteerSession,
+    TabsChanged,
+)
+from ecan.actors.supervisor import SupervisorActor
+from ecan.actors.tokens import Token, digest, sid_of
+from ecan.errors import ReplyError
+from ecan.observability import get_logger
+from ecan.protocol.codes import ErrorCode
+from ecan.protocol.frames import Sid
+from ecan.runtime import Mailbox, MailboxFullError
+
+if TYPE_CHECKING:
+    from ecan.actors.cell import Cell
+    from ecan.actors.directory import Directory
+    from ecan.actors.environment import Environment
+    from ecan.actors.guard import DeadLetters, PoisonGuard
+    from ecan.handlers.context import ConnectionContext, User
+    from ecan.observability import Metrics
+    from ecan.protocol.frames import Peer
+
+MAX_SUPERVISOR_MAIL = 200_000
+"""Two messages for each of the most sessions a server takes; beyond, logins are BUSY."""
+
+log = get_logger("ecan.sessions")
+
+
+class Bound(NamedTuple):
+    """A session and the token that was checked for it."""
+
+    cell: Cell
+    token: Token
+
+
+class Bindable(Protocol):
+    """A connection that can be bound to a session."""
+
+    @property
+    def peer(self) -> Peer:
+        """Its other end."""
+
+    @property
+    def bound(self) -> Bound | None:
+        """The session it is bound to."""
+
+    def bind(self, bound: Bound) -> None:
+        """Requests of this connection go to that session from now on."""
+
+
+class SessionService:
+    """What the gateway, the lobby's handlers and the admin socket ask for.
+
+    Runs on: the loop.
+    """
+
+    def __init__(
+        self, directory: Directory, guard: PoisonGuard, dead_letters: DeadLetters, metrics: Metrics
+    ) -> None:
+        self.directory = directory
+        self.guard = guard
+        self.dead_letters = dead_letters
+        self.supervisor_restarts = 0
+        self._metrics = metrics
+        self._mailbox = Mailbox(max_control=MAX_SUPERVISOR_MAIL)
+        self._env: Environment = None  # type: ignore[assignment] - set by start
+        self._supervisor: SupervisorActor | None = None
+
+    # -- the supervisor --------------------------------------------------------------
+
+    def start(self, env: Environment) -> None:
+        """Start supervising."""
+        self._env = env
+        self._start_supervisor()
+
+    def _start_supervisor(self) -> None:
+        self._supervisor = SupervisorActor(
+            self._env,
+            self.directory,
+            self.guard,
+            self.dead_letters,
+            self._metrics,
+            self._mailbox,
+            self._supervisor_failed,
+        )
+        self._supervisor.begin()
+
+    def _supervisor_failed(self, error: BaseException) -> None:
+        """A new supervisor takes over directory and mailbox; no session notices."""
+        self.supervisor_restarts += 1
+        log.error("supervisor.restarted", restarts=self.supervisor_restarts, exc_info=error)
+        self._env.loop.call_soon(self._start_supervisor)
+
+    def stop(self) -> None:
+        """Stop supervising and end every incarnation; the cells stay as they are."""
+        for cell in self.directory:
+            if cell.actor is not None:
+                cell.actor.halt()
+                cell.actor = None
+        if self._supervisor is not None:
+            self._supervisor.halt()
+            self._supervisor = None
+
+    def tell_supervisor(self, message: Any) -> None:
+        """Put a message into the supervisor's mailbox. Runs on: the loop."""
+        self._mailbox.offer_control(message)
+
+    def _ask(self, kind: Any, *args: Any) -> asyncio.Future[Any]:
+        reply = self._env.loop.create_future()
+        try:
+            self.tell_supervisor(kind(*args, reply))
+        except MailboxFullError:
+            raise ReplyError(
+                ErrorCode.BUSY, "The supervisor has too much to do.", retry_after_ms=1000
+            ) from None
+        return reply
+
+    # -- for the gateway -------------------------------------------------------------
+
+    def lookup(self, session_id: str, token: str | None) -> Bound | None:
+        """Check credentials against a session in memory; None: look into the store.
+
+        Raises:
+            ReplyError: TOKEN_REQUIRED, INVALID_TOKEN, SESSION_NOT_FOUND and its kin.
+        """
+        key = digest(session_id)
+        sid = sid_of(key)
+        cell = self.directory.get(sid)
+        if cell is None:
+            reason = self.directory.reason(sid)
+            if reason is not None:
+                raise closed_error(reason)
+            return None
+        return self._check(cell, key, token)
+
+    async def authenticate(self, session_id: str | None, token: str | None) -> Bound:
+        """Check credentials; the session may rest in the store.
+
+        Raises:
+            ReplyError: as `lookup`.
+        """
+        if not session_id:
+            raise ReplyError(ErrorCode.TOKEN_REQUIRED, "Log in first: the request names no session.")
+        bound = self.lookup(session_id, token)
+        if bound is not None:
+            return bound
+        key = digest(session_id)
+        cell = await self._ask(FindSession, sid_of(key))
+        if cell is None:
+            raise _not_found()
+        return self._check(cell, key, token)
+
+    async def _of_request(self, ctx: ConnectionContext) -> Bound:
+        """The session a lobby request is about: named by it, or its connection's own."""
+        if ctx.session_id is None and ctx.connection is not None:
+            own: Bound | None = ctx.connection.bound
+            if own is not None:
+                if own.cell.state is State.CLOSED:
+                    raise closed_error(own.cell.close_reason)
+                token = own.token
+                if ctx.token is not None:
+                    token = own.cell.tokens.find(ctx.token, self._env.clock.now())
+                if token is None or not token.is_valid(self._env.clock.now()):
+                    raise invalid_token()
+                return Bound(own.cell, token)
+        return await self.authenticate(ctx.session_id, ctx.token)
+
+    def _check(self, cell: Cell, key: bytes, token: str | None) -> Bound:
+        if cell.key != key:
+            raise _not_found()
+        if cell.state is State.CLOSED:
+            raise closed_error(cell.close_reason)
+        now = self._env.clock.now()
+        if token is None:
+            if self._env.settings.session_auth != "session_id":
+                raise ReplyError(ErrorCode.TOKEN_REQUIRED, "The request carries no token.")
+            record = cell.tokens.newest(now)
+        else:
+            record = cell.tokens.find(token, now)
+        if record is None:
+            raise invalid_token()
+        return Bound(cell, record)
+
+    def attach(self, cell: Cell, peer: Peer) -> None:
+        """A tab came."""
+        first = not cell.tabs
+        cell.attach(peer)
+        if first:
+            self.tell_supervisor(TabsChanged(cell))
+
+    def detach(self, cell: Cell, peer: Peer) -> None:
+        """A tab left."""
+        cell.detach(peer)
+        if not cell.tabs:
+            self.tell_supervisor(TabsChanged(cell))
+
+    # -- for the lobby's handlers ----------------------------------------------------
+
+    async def open(self, ctx: ConnectionContext, user: User) -> dict[str, Any]:
+        """See `ecan.handlers.ports.Sessions`."""
+        if self._env.server.is_draining():
+            raise ReplyError(
+                ErrorCode.DRAINING, "The server is restarting.", retry_after_ms=5000
+            )
+        opened = await self._ask(OpenSession, user)
+        cell = opened.cell
+        bound = Bound(cell, cell.tokens.find(opened.token, self._env.clock.now()))
+        if ctx.connection is not None:
+            ctx.after_reply.append(lambda: ctx.connection.bind(bound))
+        return {
+            "token": opened.token,
+            "session_id": opened.session_id,
+            "expires_at": opened.expires_at,
+            "sid": cell.sid,
+            "epoch": cell.outbox.epoch,
+            "seq": cell.outbox.seq,
+        }
+
+    async def resume(
+        self, ctx: ConnectionContext, last_seq: int | None, epoch: str | None
+    ) -> dict[str, Any]:
+        """See `ecan.handlers.ports.Sessions`."""
+        bound = await self._of_request(ctx)
+        cell = bound.cell
+        if cell.state is State.FAILED:
+            raise failed_error()
+        missed = cell.outbox.missed(last_seq, epoch)
+
+        def replay() -> None:
+            ctx.connection.bind(bound)
+            peer = ctx.connection.peer
+            if last_seq is not None:
+                for frame in cell.take_undelivered():
+                    peer.send(frame)
+            for frame in missed.frames:
+                peer.send(frame)
+
+        ctx.after_reply.append(replay)
+        answer: dict[str, Any] = {"status": "resumed"}
+        if missed.gap is not None:
+            answer = {"status": "gap", "from": missed.gap[0], "to": missed.gap[1]}
+        return {
+            **answer,
+            "sid": cell.sid,
+            "incarnation": cell.incarnation,
+            "epoch": cell.outbox.epoch,
+            "seq": cell.outbox.seq,
+        }
+
+    async def logout(self, ctx: ConnectionContext) -> None:
+        """See `ecan.handlers.ports.Sessions`."""
+        bound = await self._of_request(ctx)
+        await self.close(bound.cell.sid, "logout")
+
+    async def refresh(self, ctx: ConnectionContext) -> dict[str, Any]:
+        """See `ecan.handlers.ports.Sessions`."""
+        bound = await self._of_request(ctx)
+        secret, record = bound.cell.tokens.refresh(
+            bound.token, self._env.clock.now(), self._env.settings.token_ttl_s
+        )
+        if ctx.connection is not None:
+            renewed = Bound(bound.cell, record)
+            ctx.after_reply.append(lambda: ctx.connection.bind(renewed))
+        return {"token": secret, "expires_at": record.expires_at}
+
+    def renew_token(self, cell: Cell) -> dict[str, Any]:
+        """See `SessionPort.renew_token`."""
+        cell.tokens.revoke_all()
+        secret, record = cell.tokens.issue(self._env.clock.now(), self._env.settings.token_ttl_s)
+        return {"token": secret, "expires_at": record.expires_at}
+
+    def of_user(self, user_id: int) -> list[dict[str, Any]]:
+        """See `ecan.handlers.ports.Sessions`."""
+        listed = []
+        for sid in self.directory.of_user(user_id):
+            cell = self.directory.get(sid)
+            if cell is None:
+                listed.append({"sid": sid, "state": str(State.PASSIVATED), "tabs": 0})
+            else:
+                listed.append(
+                    {
+                        "sid": sid,
+                        "state": str(cell.state),
+                        "tabs": len(cell.tabs),
+                        "incarnation": cell.incarnation,
+                        "created_at": cell.created_at,
+                        "idle_s": round(self._env.clock.mono() - cell.last_active_mono, 1),
+                    }
+                )
+        return listed
+
+    async def close(self, sid: str, reason: str) -> bool:
+        """See `ecan.handlers.ports.Sessions`."""
+        return bool(await self._ask(CloseSession, Sid(sid), reason))
+
+    async def close_user(self, user_id: int, reason: str, *, but: str | None = None) -> int:
+        """See `ecan.handlers.ports.Sessions`."""
+        sids = [sid for sid in self.directory.of_user(user_id) if sid != but]
+        return sum(await asyncio.gather(*(self.close(sid, reason) for sid in sids)))
+
+    async def steer(self, sid: str, command: str) -> None:
+        """An operator's ``revive``, ``reset``, ``restart`` or ``passivate``.
+
+        Raises:
+            SupervisionError: it does not fit the session's state.
+        """
+        await self._ask(SteerSession, Sid(sid), command)
+
+    def count(self) -> int:
+        """See `ecan.handlers.ports.Sessions`."""
+        return self.directory.total
+
+    # -- facts -----------------------------------------------------------------------
+
+    def expires_in_s(self, cell: Cell) -> float:
+        """Seconds until the session is closed as idle."""
+        settings = self._env.settings
+        at = max(cell.last_active_mono + settings.session_timeout_s, cell.keep_until_mono)
+        return max(0.0, at - self._env.clock.mono())
+
+    def by_state(self) -> dict[str, int]:
+        """Sessions by state; those only in the store count as passivated."""
+        counts = dict.fromkeys(map(str, State), 0)
+        for cell in self.directory:
+            counts[cell.state] += 1
+        counts[State.PASSIVATED] += max(0, self.directory.total - len(self.directory))
+        return counts
+
+    def describe(self, cell: Cell, origin: Peer | None) -> dict[str, Any]:
+        """What `session.info` answers to a tab."""
+        clock = self._env.clock
+        now, mono = clock.now(), clock.mono()
+        return {
+            "sid": cell.sid,
+            "state": str(cell.state),
+            "incarnation": cell.incarnation,
+            "restarts": cell.restarts,
+            "created_at": cell.created_at,
+            "expires_at": now + self.expires_in_s(cell),
+            "idle_s": round(mono - cell.last_active_mono, 3),
+            "user": cell.user.public(),
+            "tabs": [
+                {
+                    "id": peer.id,
+                    "address": peer.address,
+                    "user_agent": peer.user_agent,
+                    "connected_at": peer.connected_at,
+                    "current": peer is origin,
+                }
+                for peer in cell.tabs.values()
+            ],
+            "queue": {"depth": len(cell.mailbox), "bytes": cell.mailbox.nbytes},
+            "epoch": cell.outbox.epoch,
+            "seq": cell.outbox.seq,
+            "state_bytes": sum(map(len, cell.slots.values())),
+            "ledger": len(cell.ledger),
+            "store": self._env.store.name,
+            "durability": self._env.settings.durability,
+            "transitions": [
+                {"at": t.at, "event": str(t.event), "state": str(t.state), "note": t.note}
+                for t in list(cell.transitions or ())[-10:]
+            ],
+        }
+
+
+def invalid_token() -> ReplyError:
+    """INVALID_TOKEN, the same for wrong, expired and revoked ones."""
+    return ReplyError(ErrorCode.INVALID_TOKEN, "The token is wrong, expired or revoked. Log in again.")
+
+
+def _not_found() -> ReplyError:
+    return ReplyError(
+        ErrorCode.SESSION_NOT_FOUND, "There is no such session.", details={"reason": "unknown"}
+    )

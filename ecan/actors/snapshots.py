@@ -1,0 +1,86 @@
+"""A cell as a snapshot and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ecan.actors.cell import Cell
+from ecan.actors.ledger import Entry, Ledger
+from ecan.actors.lifecycle import State
+from ecan.actors.outbox import Outbox
+from ecan.actors.tokens import Token, TokenTable
+from ecan.handlers.context import User
+from ecan.protocol.frames import Sid
+from ecan.store import LedgerRow, PushRow, SessionRow, Snapshot, TokenRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ecan.runtime import Clock
+
+
+def snapshot_of(cell: Cell, now: float, now_mono: float) -> Snapshot:
+    """Everything that outlives the process."""
+    return Snapshot(
+        row=SessionRow(
+            sid=cell.sid,
+            key=cell.key,
+            user=attrs.asdict(cell.user),
+            created_at=cell.created_at,
+            last_active_at=now - (now_mono - cell.last_active_mono),
+            incarnation=cell.incarnation,
+            restarts=cell.restarts,
+            failed=cell.state is State.FAILED,
+            epoch=cell.outbox.epoch,
+        ),
+        seq=cell.outbox.seq,
+        slots=dict(cell.slots),
+        tokens=tuple(
+            TokenRow(digest=token.digest, expires_at=token.expires_at) for token in cell.tokens
+        ),
+        ledger=tuple(
+            LedgerRow(request_id=id_, fingerprint=e.fingerprint, frame=e.frame, at=e.at)
+            for id_, e in cell.ledger.entries().items()
+        ),
+        pushes=tuple(PushRow(seq=seq, frame=frame) for seq, frame in cell.outbox.frames()),
+    )
+
+
+def fill(cell: Cell, snapshot: Snapshot) -> None:
+    """Give a passivated cell back what its snapshot holds."""
+    cell.slots = dict(snapshot.slots)
+    cell.ledger = ledger_of(snapshot)
+
+
+def ledger_of(snapshot: Snapshot) -> Ledger:
+    """The ledger as stored."""
+    return Ledger(
+        {row.request_id: Entry(row.fingerprint, row.frame, row.at) for row in snapshot.ledger}
+    )
+
+
+def cell_of(
+    snapshot: Snapshot, clock: Clock, *, mailbox_size: int, wake: Callable[[Cell], None]
+) -> Cell:
+    """The cell of a session that rests in the store: passivated, or failed."""
+    row = snapshot.row
+    cell = Cell(
+        Sid(row.sid),
+        row.key,
+        User(**row.user),  # type: ignore[arg-type]
+        clock,
+        mailbox_size=mailbox_size,
+        wake=wake,
+        created_at=row.created_at,
+        incarnation=row.incarnation,
+        restarts=row.restarts,
+        state=State.FAILED if row.failed else State.PASSIVATED,
+        slots=dict(snapshot.slots),
+        tokens=TokenTable(Token(t.digest, t.expires_at) for t in snapshot.tokens),
+        ledger=ledger_of(snapshot),
+        outbox=Outbox(row.epoch, snapshot.seq, [(p.seq, p.frame) for p in snapshot.pushes]),
+    )
+    cell.last_active_mono = clock.mono() - max(0.0, clock.now() - row.last_active_at)
+    return cell

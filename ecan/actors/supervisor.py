@@ -1,0 +1,649 @@
+"""The supervisor: creates sessions, restarts crashed ones, gives up, reaps idle ones."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from ecan.actors.cell import Cell, closed_error, failed_error
+from ecan.actors.idle import DeadlineHeap
+from ecan.actors.lifecycle import Event, State
+from ecan.actors.messages import (
+    CloseSession,
+    DeadlinesDue,
+    FindSession,
+    HandlerAbandoned,
+    Opened,
+    OpenSession,
+    RestartDue,
+    SessionCrashed,
+    SessionWanted,
+    SteerSession,
+    TabsChanged,
+)
+from ecan.actors.restart import RestartBudget
+from ecan.actors.session import SessionActor
+from ecan.actors.snapshots import cell_of, snapshot_of
+from ecan.actors.tokens import digest, new_session_id, sid_of
+from ecan.errors import ReplyError, StoreError, SupervisionError
+from ecan.observability import get_logger
+from ecan.protocol.codes import CloseCode, ErrorCode
+from ecan.protocol.redact import redact
+from ecan.runtime import LoopActor
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+    from ecan.actors.directory import Directory
+    from ecan.actors.environment import Environment
+    from ecan.actors.guard import DeadLetters, PoisonGuard
+    from ecan.observability import Metrics
+    from ecan.protocol.frames import Sid
+    from ecan.runtime import Mailbox
+
+REAP_SLICE = 100
+"""Idle sessions handled in one turn; the loop turns in between."""
+
+WARN_BEFORE_S = 60.0
+"""`session.expiring` comes this long before the end, or at half of a shorter time-out (P13)."""
+
+RETRY_SAVE_S = 60.0
+"""When the store refused a snapshot."""
+
+EVICT_AFTER_S = 60.0
+"""A passivated session without a tab leaves memory after this."""
+
+log = get_logger("ecan.supervisor")
+
+
+class SupervisorActor(LoopActor):
+    """Keeps every session alive, one for one.
+
+    State owned: the heap of idle deadlines, and work in flight at the store. All that
+    is known of a session is in its cell, so that a new supervisor can take over.
+
+    Messages in: see `ecan.actors.messages`. Messages out: none; it starts and halts
+    session actors and answers requests that they cannot answer any more.
+
+    A crash: the sessions go on; `ecan.actors.sessions.SessionService` starts another
+    supervisor over the same directory, which rebuilds its view (`on_start`).
+    """
+
+    registered = False
+
+    def __init__(
+        self,
+        env: Environment,
+        directory: Directory,
+        guard: PoisonGuard,
+        dead_letters: DeadLetters,
+        metrics: Metrics,
+        mailbox: Mailbox,
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        super().__init__(mailbox=mailbox)
+        self.env = env
+        self.directory = directory
+        self.guard = guard
+        self.dead_letters = dead_letters
+        self.metrics = metrics
+        self._on_failed = on_failed
+        self._deadlines = DeadlineHeap()
+        self._timer: Any = None
+        self._timer_at = 0.0
+        self._work: set[asyncio.Task[None]] = set()
+        self._finding: dict[Sid, list[asyncio.Future[Cell | None]]] = {}
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            OpenSession: self._open,
+            FindSession: self._find,
+            CloseSession: self._close_session,
+            SteerSession: self._steer,
+            SessionCrashed: self._crashed,
+            HandlerAbandoned: self._abandoned,
+            SessionWanted: self._wanted,
+            TabsChanged: self._tabs_changed,
+            RestartDue: self._restart_due,
+            DeadlinesDue: self._deadlines_due,
+        }
+
+    # -- the actor -------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Rebuild the view from the directory: after a supervisor's own crash."""
+        for cell in self.directory:
+            self._schedule(cell)
+            if cell.state is State.RESTARTING:
+                self._restart_later(cell, 0.0)
+            elif cell.state in (State.ACTIVE, State.STARTING) and (
+                cell.actor is None or not cell.actor.actor_ref.is_alive()
+            ):
+                self._lost(cell)
+            elif cell.state is State.PASSIVATING:
+                self._spawn(self._save_passivated(cell))
+            elif cell.state is State.PASSIVATED and len(cell.mailbox):
+                self._wanted(SessionWanted(cell))
+
+    def _lost(self, cell: Cell) -> None:
+        """Its crash was on the way to the supervisor that crashed itself."""
+        error = RuntimeError("the session's actor was found dead")
+        self._crashed(SessionCrashed(cell, cell.incarnation, None, error))
+
+    def on_receive(self, message: Any) -> None:
+        """Dispatch by the message's type."""
+        self._handlers[type(message)](message)
+
+    def on_stop(self) -> None:
+        """Let go of timers and work at the store."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._work:
+            task.cancel()
+
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,  # noqa: ARG002 - pykka's signature
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
+    ) -> None:
+        """A bug of ours: hand over to a successor."""
+        self.on_stop()
+        self._on_failed(exception_value or RuntimeError("unknown"))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Work at the store, so that the supervisor itself never waits."""
+        task = self.env.loop.create_task(coroutine, name=f"supervisor.{coroutine.__name__}")
+        self._work.add(task)
+        task.add_done_callback(self._work_done)
+
+    def _work_done(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("supervisor.work_failed", task=task.get_name(), exc_info=error)
+
+    # -- creation --------------------------------------------------------------------
+
+    def _open(self, message: OpenSession) -> None:
+        settings = self.env.settings
+        user = message.user
+        problem = None
+        if self.directory.total >= settings.max_sessions:
+            problem = "The server has as many sessions as it takes."
+        elif len(self.directory.of_user(user.user_id)) >= settings.max_sessions_per_user:
+            problem = (
+                f"You have {settings.max_sessions_per_user} sessions; log out of one of them first."
+            )
+        if problem is not None:
+            self.metrics.rejected("session_limit")
+            _refuse(
+                message.reply,
+                ReplyError(ErrorCode.SESSION_LIMIT, problem, retry_after_ms=60_000),
+            )
+            return
+        clock = self.env.clock
+        while True:
+            session_id = new_session_id()
+            key = digest(session_id)
+            sid = sid_of(key)
+            if not self.directory.knows(sid):
+                break
+        cell = Cell(
+            sid,
+            key,
+            user,
+            clock,
+            mailbox_size=settings.mailbox_size,
+            wake=self._wake_cell,
+            created_at=clock.now(),
+        )
+        token, record = cell.tokens.issue(clock.now(), settings.token_ttl_s)
+        self.directory.count_in(sid, user.user_id)
+        self.directory.add(cell)
+        opened = Opened(cell, session_id, token, record.expires_at)
+        self._spawn(self._create(message, opened))
+
+    async def _create(self, message: OpenSession, opened: Opened) -> None:
+        cell = opened.cell
+        try:
+            await self.env.store.create(
+                snapshot_of(cell, self.env.clock.now(), self.env.clock.mono())
+            )
+        except Exception as error:
+            cell.transit(Event.CLOSED, "could not be stored")
+            self.directory.forget(cell)
+            _refuse(message.reply, error)
+            raise
+        if cell.state is not State.STARTING:
+            _refuse(message.reply, closed_error(cell.close_reason))
+            return
+        self._start(cell)
+        self._schedule(cell)
+        self.metrics.sessions_opened += 1
+        log.info("session.created", sid=cell.sid, user=cell.user.username)
+        if not message.reply.done():
+            message.reply.set_result(opened)
+
+    def _start(self, cell: Cell) -> None:
+        """Begin an incarnation over the cell's mailbox."""
+        cell.incarnation += 1
+        actor = SessionActor(cell, self.env)
+        cell.actor = actor
+        cell.transit(Event.STARTED)
+        actor.begin()
+
+    def _find(self, message: FindSession) -> None:
+        sid = message.sid
+        cell = self.directory.get(sid)
+        if cell is not None:
+            message.reply.set_result(cell)
+            return
+        waiting = self._finding.get(sid)
+        if waiting is not None:
+            waiting.append(message.reply)
+            return
+        self._finding[sid] = [message.reply]
+        self._spawn(self._load(sid))
+
+    async def _load(self, sid: Sid) -> None:
+        cell: Cell | None = None
+        error: BaseException | None = None
+        try:
+            snapshot = await self.env.store.load(sid)
+            if snapshot is not None:
+                cell = cell_of(
+                    snapshot,
+                    self.env.clock,
+                    mailbox_size=self.env.settings.mailbox_size,
+                    wake=self._wake_cell,
+                )
+                self.directory.count_in(sid, cell.user.user_id)
+                self.directory.add(cell)
+                self._schedule(cell)
+        except Exception as problem:  # noqa: BLE001 - told to whoever asked
+            error = problem
+        for reply in self._finding.pop(sid, ()):
+            if reply.done():
+                continue
+            if error is not None:
+                reply.set_exception(error)
+            else:
+                reply.set_result(cell)
+
+    # -- crashes ---------------------------------------------------------------------
+
+    def _crashed(self, message: SessionCrashed) -> None:
+        cell, call, error = message.cell, message.call, message.error
+        crash_id = secrets.token_hex(6)
+        method = call.spec.name if call is not None else ""
+        clock = self.env.clock
+        trace = "".join(traceback.format_exception(error))
+        self.metrics.crashes += 1
+        log.error(
+            "session.crashed",
+            sid=cell.sid,
+            incarnation=message.incarnation,
+            method=method,
+            request_id=call.id if call is not None else "",
+            crash_id=crash_id,
+            error=type(error).__name__,
+            traceback=trace,
+        )
+        if call is not None:
+            self.dead_letters.add(
+                crash_id=crash_id,
+                at=clock.now(),
+                sid=cell.sid,
+                username=cell.user.username,
+                method=method,
+                request_id=call.id,
+                incarnation=message.incarnation,
+                params=redact(call.request.params),
+                traceback=trace,
+                context_before=dict(cell.slots),
+            )
+            if self.guard.crashed(method, cell.sid, clock.mono()):
+                log.error("method.suspended", method=method, why=self.guard.suspended[method])
+        current = cell.incarnation == message.incarnation and cell.state in (
+            State.ACTIVE,
+            State.STARTING,
+        )
+        delay_s: float | None = None
+        if current:
+            if cell.budget is None:
+                cell.budget = RestartBudget()
+            delay_s = cell.budget.crashed(clock.mono(), random.random)
+        reply = ReplyError(
+            ErrorCode.HANDLER_CRASHED,
+            "The handler failed. What it did was rolled back; the session restarts."
+            if delay_s is not None
+            else "The handler failed. What it did was rolled back.",
+            details={
+                "crash_id": crash_id,
+                "incarnation": message.incarnation,
+                "restart_in_ms": None if delay_s is None else round(delay_s * 1000),
+            },
+        )
+        if call is not None:
+            if call.started_mono == 0.0:
+                call.started_mono = clock.mono()
+            self.env.observe(call, "crashed", cell.reply_meta(call))
+            cell.refuse(call, reply)
+        if not current:
+            return
+        actor, cell.actor = cell.actor, None
+        if actor is not None:
+            actor.end_running(reply)
+        if delay_s is None:
+            self._give_up_on(cell)
+            return
+        cell.transit(Event.CRASHED, f"{method} {type(error).__name__} {crash_id}")
+        self._restart_later(cell, delay_s)
+
+    def _give_up_on(self, cell: Cell) -> None:
+        """Too many crashes: keep everything, refuse requests, wait for an operator (P6)."""
+        cell.transit(Event.GAVE_UP, "crash loop")
+        self.metrics.give_ups += 1
+        log.error("session.failed", sid=cell.sid, user=cell.user.username, reason="crash_loop")
+        cell.refuse_all(failed_error())
+        cell.notify("session.failed", {"reason": "crash_loop"})
+        self._spawn(self._save(cell))
+
+    async def _save(self, cell: Cell) -> None:
+        await self.env.store.save(snapshot_of(cell, self.env.clock.now(), self.env.clock.mono()))
+
+    def _restart_later(self, cell: Cell, delay_s: float) -> None:
+        cell.timer = self.env.clock.call_later(
+            delay_s, self.env.tell_supervisor, RestartDue(cell, cell.incarnation)
+        )
+
+    def _restart_due(self, message: RestartDue) -> None:
+        cell = message.cell
+        if cell.state is State.RESTARTING and cell.incarnation == message.incarnation:
+            cell.timer = None
+            cell.transit(Event.BACKOFF_OVER)
+            self._restarted(cell, "crash")
+
+    def _restarted(self, cell: Cell, reason: str) -> None:
+        cell.restarts += 1
+        self._start(cell)
+        self.metrics.restarts += 1
+        log.info("session.restarted", sid=cell.sid, incarnation=cell.incarnation, reason=reason)
+        cell.notify("session.restarted", {"incarnation": cell.incarnation, "reason": reason})
+
+    def _abandoned(self, message: HandlerAbandoned) -> None:
+        """A handler did not stop: go on without it, from the last commit (P7)."""
+        cell = message.cell
+        if cell.incarnation != message.incarnation or cell.state is not State.ACTIVE:
+            return
+        reason = "timeout" if message.reason is ErrorCode.TIMEOUT else "cancelled"
+        log.warning(
+            "session.handler_abandoned",
+            sid=cell.sid,
+            incarnation=cell.incarnation,
+            method=message.method,
+            reason=reason,
+        )
+        self._replace(cell, Event.REPLACED, reason)
+
+    def _replace(self, cell: Cell, event: Event, reason: str) -> None:
+        self._halt(
+            cell,
+            ReplyError(
+                ErrorCode.CANCELLED,
+                f"The session was restarted ({reason}); what the request did was rolled back.",
+                details={"reason": reason},
+                retryable=True,
+            ),
+        )
+        cell.transit(event, reason)
+        self._restarted(cell, reason)
+
+    def _halt(self, cell: Cell, error: ReplyError) -> None:
+        """End the current incarnation; its mail stays for the next one."""
+        actor, cell.actor = cell.actor, None
+        if actor is not None:
+            actor.end_running(error)
+            actor.halt()
+        if cell.timer is not None:
+            cell.timer.cancel()
+            cell.timer = None
+
+    # -- the end ---------------------------------------------------------------------
+
+    def _close_session(self, message: CloseSession) -> None:
+        cell = self.directory.get(message.sid)
+        if cell is None:
+            self._spawn(self._close_stored(message))
+            return
+        self._end_session(cell, message.reason)
+        if not message.reply.done():
+            message.reply.set_result(True)
+
+    async def _close_stored(self, message: CloseSession) -> None:
+        snapshot = await self.env.store.load(message.sid)
+        if snapshot is not None:
+            await self.env.store.delete(message.sid)
+            self.directory.bury(message.sid, int(snapshot.row.user["user_id"]), message.reason)
+            self._deadlines.cancel(message.sid)
+        if not message.reply.done():
+            message.reply.set_result(snapshot is not None)
+
+    def _end_session(self, cell: Cell, reason: str) -> None:
+        cell.transit(Event.CLOSED, reason)
+        cell.close_reason = reason
+        error = closed_error(reason)
+        error.outcome = "not_run"
+        cell.refuse_all(error)
+        running = closed_error(reason)
+        running.outcome = "unknown"
+        self._halt(cell, running)
+        cell.tokens.revoke_all()
+        cell.notify("session.closed", {"reason": reason})
+        self.directory.bury(cell.sid, cell.user.user_id, reason)
+        self._deadlines.cancel(cell.sid)
+        self.metrics.session_closed(reason)
+        log.info("session.closed", sid=cell.sid, user=cell.user.username, reason=reason)
+        if reason == "killed":
+            for peer in list(cell.tabs.values()):
+                peer.close(CloseCode.SESSION_KILLED, "An operator ended the session.")
+        cell.tabs = {}
+        cell.slots = {}
+        self._spawn(self.env.store.delete(cell.sid))
+
+    def _steer(self, message: SteerSession) -> None:
+        cell = self.directory.get(message.sid)
+        try:
+            if cell is None:
+                raise SupervisionError("there is no such session in memory")
+            {
+                "revive": self._revive,
+                "reset": self._reset,
+                "restart": self._restart,
+                "passivate": self._passivate_now,
+            }[message.command](cell)
+        except SupervisionError as error:
+            _refuse(message.reply, error)
+        else:
+            if not message.reply.done():
+                message.reply.set_result(None)
+
+    def _revive(self, cell: Cell) -> None:
+        cell.transit(Event.REVIVED)
+        if cell.budget is not None:
+            cell.budget.reset()
+        self._restarted(cell, "revived")
+
+    def _reset(self, cell: Cell) -> None:
+        """Start over with an empty state; the ledger stays, so nothing runs twice."""
+        cell.transit(Event.RESET)
+        self._halt(
+            cell,
+            ReplyError(
+                ErrorCode.CANCELLED, "An operator reset the session.", details={"reason": "reset"}
+            ),
+        )
+        cell.slots = {}
+        if cell.budget is not None:
+            cell.budget.reset()
+        self._restarted(cell, "reset")
+        self._spawn(self._save(cell))
+
+    def _restart(self, cell: Cell) -> None:
+        if cell.state is not State.ACTIVE:
+            raise SupervisionError(f"a session that is {cell.state} cannot be restarted")
+        self._replace(cell, Event.REPLACED, "operator")
+
+    def _passivate_now(self, cell: Cell) -> None:
+        if cell.pending:
+            raise SupervisionError("the session has requests in work")
+        self._passivate(cell)
+
+    # -- idleness --------------------------------------------------------------------
+
+    def expires_at_mono(self, cell: Cell) -> float:
+        """When the session is closed as idle, if nothing happens before."""
+        return max(
+            cell.last_active_mono + self.env.settings.session_timeout_s, cell.keep_until_mono
+        )
+
+    def _schedule(self, cell: Cell) -> None:
+        """Set the cell's next deadline: warn, passivate, evict or close."""
+        settings = self.env.settings
+        expires = self.expires_at_mono(cell)
+        when = expires
+        if not cell.expiring_told and cell.tabs:
+            when = expires - min(WARN_BEFORE_S, settings.session_timeout_s / 2)
+        if cell.state is State.ACTIVE:
+            when = min(when, self._passivates_at(cell))
+        elif cell.state is State.PASSIVATED and not cell.tabs:
+            when = min(when, cell.detached_mono + EVICT_AFTER_S)
+        self._set_deadline(cell.sid, when)
+
+    def _passivates_at(self, cell: Cell) -> float:
+        settings = self.env.settings
+        if cell.tabs:
+            return cell.last_active_mono + settings.passivate_after_s
+        return max(
+            cell.last_active_mono + settings.passivate_after_s
+            if settings.passivate_after_s < settings.passivate_detached_after_s
+            else cell.last_active_mono,
+            cell.detached_mono + settings.passivate_detached_after_s,
+        )
+
+    def _set_deadline(self, sid: Sid, when_mono: float) -> None:
+        self._deadlines.schedule(sid, when_mono)
+        self._arm()
+
+    def _arm(self) -> None:
+        next_at = self._deadlines.next_at()
+        if next_at is None:
+            return
+        if self._timer is not None:
+            if self._timer_at <= next_at:
+                return
+            self._timer.cancel()
+        self._timer_at = next_at
+        self._timer = self.env.clock.call_at(
+            next_at, self.env.tell_supervisor, DeadlinesDue()
+        )
+
+    def _deadlines_due(self, _message: DeadlinesDue) -> None:
+        self._timer = None
+        now = self.env.clock.mono()
+        for sid in self._deadlines.due(now, REAP_SLICE):
+            cell = self.directory.get(sid)  # type: ignore[arg-type]
+            if cell is None:
+                self._spawn(self._expire_stored(sid))  # type: ignore[arg-type]
+            else:
+                self._idle(cell, now)
+        self._arm()
+
+    def _idle(self, cell: Cell, now: float) -> None:
+        settings = self.env.settings
+        if cell.pending:
+            cell.touch()  # a busy session is never reaped
+        expires = self.expires_at_mono(cell)
+        if now >= expires:
+            self._end_session(cell, "idle")
+            return
+        warn_s = min(WARN_BEFORE_S, settings.session_timeout_s / 2)
+        if cell.tabs and not cell.expiring_told and now >= expires - warn_s:
+            cell.expiring_told = True
+            cell.notify("session.expiring", {"in_s": round(expires - now)})
+        if cell.state is State.ACTIVE and now >= self._passivates_at(cell) and not cell.pending:
+            self._passivate(cell)
+            return
+        if (
+            cell.state is State.PASSIVATED
+            and not cell.tabs
+            and now >= cell.detached_mono + EVICT_AFTER_S
+        ):
+            self._spawn(self._save_passivated(cell))
+            return
+        self._schedule(cell)
+
+    async def _expire_stored(self, sid: Sid) -> None:
+        snapshot = await self.env.store.load(sid)
+        if snapshot is None:
+            return
+        await self.env.store.delete(sid)
+        self.directory.bury(sid, int(snapshot.row.user["user_id"]), "idle")
+        self.metrics.session_closed("idle")
+        log.info("session.closed", sid=sid, user=snapshot.row.user["username"], reason="idle")
+
+    def _passivate(self, cell: Cell) -> None:
+        cell.transit(Event.IDLE)
+        self._halt(cell, ReplyError(ErrorCode.CANCELLED, "The session was passivated."))
+        self._spawn(self._save_passivated(cell))
+
+    async def _save_passivated(self, cell: Cell) -> None:
+        try:
+            await self._save(cell)
+        except StoreError as error:
+            log.error("session.save_failed", sid=cell.sid, error=str(error))
+            if cell.state is State.PASSIVATING:
+                # It stays in memory rather than being lost; tried again in a while.
+                cell.transit(Event.WOKEN, "could not be saved")
+                self._start(cell)
+            self._set_deadline(cell.sid, self.env.clock.mono() + RETRY_SAVE_S)
+            return
+        if cell.state is State.PASSIVATING:
+            cell.transit(Event.SAVED)
+            self.metrics.passivations += 1
+            log.debug("session.passivated", sid=cell.sid)
+        if cell.state is not State.PASSIVATED:
+            return
+        if len(cell.mailbox):
+            self._wanted(SessionWanted(cell))
+            return
+        if not cell.tabs:
+            self.directory.evict(cell)
+            self._set_deadline(cell.sid, self.expires_at_mono(cell))
+        else:
+            self._schedule(cell)
+
+    def _wake_cell(self, cell: Cell) -> None:
+        self.env.tell_supervisor(SessionWanted(cell))
+
+    def _wanted(self, message: SessionWanted) -> None:
+        cell = message.cell
+        if cell.state is State.PASSIVATED:
+            cell.transit(Event.WOKEN)
+            # RACE: it may have been evicted between being found and being asked.
+            self.directory.add(cell)
+            self._start(cell)
+            self.metrics.activations += 1
+            self._schedule(cell)
+
+    def _tabs_changed(self, message: TabsChanged) -> None:
+        cell = message.cell
+        if cell.state is not State.CLOSED and self.directory.get(cell.sid) is cell:
+            self._schedule(cell)
+
+
+def _refuse(reply: asyncio.Future[Any], error: BaseException) -> None:
+    if not reply.done():
+        reply.set_exception(error)

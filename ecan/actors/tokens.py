@@ -1,0 +1,118 @@
+"""Session ids and tokens: random, stored hashed, with expiry and revocation (P15, P16)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ecan.protocol.frames import SessionId, Sid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+TOKEN_BYTES = 32
+"""256 bits: not to be guessed, so a fast hash is enough to store them."""
+
+REFRESH_GRACE_S = 60.0
+"""How long a refreshed token stays good, for requests already on their way."""
+
+MAX_TOKENS = 16
+"""Of one session; the oldest goes first. A tab refreshes one at a time."""
+
+SID_CHARS = 12
+"""60 bits: at 100 000 sessions a collision has a chance of 1 in 10^8, and is looked for."""
+
+
+def new_session_id() -> SessionId:
+    """A fresh secret session id."""
+    return SessionId(secrets.token_urlsafe(TOKEN_BYTES))
+
+
+def digest(secret: str) -> bytes:
+    """What is stored instead of a session id or token."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def sid_of(session_id_digest: bytes) -> Sid:
+    """The public id of a session; it tells nothing of the secret one.
+
+    >>> sid_of(digest("x"))
+    'fvyrmqvxe2ye'
+    """
+    return Sid(base64.b32encode(session_id_digest[:8]).decode()[:SID_CHARS].lower())
+
+
+@attrs.define(eq=False)
+class Token:
+    """One token of a session, as its connections hold it.
+
+    Attributes:
+        digest: SHA-256 of the secret.
+        expires_at: UTC epoch seconds.
+        revoked: dies on every connection at its next frame.
+    """
+
+    digest: bytes
+    expires_at: float
+    revoked: bool = False
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it may still be used."""
+        return not self.revoked and now < self.expires_at
+
+
+class TokenTable:
+    """The tokens of one session."""
+
+    __slots__ = ("_tokens",)
+
+    def __init__(self, tokens: Iterable[Token] = ()) -> None:
+        self._tokens: dict[bytes, Token] = {token.digest: token for token in tokens}
+
+    def __iter__(self) -> Iterator[Token]:
+        return iter(self._tokens.values())
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def issue(self, now: float, ttl_s: float) -> tuple[str, Token]:
+        """A new token; returns the secret, which is kept nowhere, and its record."""
+        self._prune(now)
+        secret = secrets.token_urlsafe(TOKEN_BYTES)
+        token = Token(digest(secret), now + ttl_s)
+        self._tokens[token.digest] = token
+        while len(self._tokens) > MAX_TOKENS:
+            oldest = next(iter(self._tokens.values()))
+            oldest.revoked = True
+            del self._tokens[oldest.digest]
+        return secret, token
+
+    def find(self, secret: str, now: float) -> Token | None:
+        """The live token with this secret, or None."""
+        # Looking up a hash of the secret leaks nothing about stored ones by its timing.
+        token = self._tokens.get(digest(secret))
+        return token if token is not None and token.is_valid(now) else None
+
+    def newest(self, now: float) -> Token | None:
+        """The live token that lasts longest, or None."""
+        live = [token for token in self._tokens.values() if token.is_valid(now)]
+        return max(live, key=lambda token: token.expires_at, default=None)
+
+    def refresh(self, old: Token, now: float, ttl_s: float) -> tuple[str, Token]:
+        """A new token; the old one lives on for a short grace."""
+        old.expires_at = min(old.expires_at, now + REFRESH_GRACE_S)
+        return self.issue(now, ttl_s)
+
+    def revoke_all(self) -> None:
+        """Every token dies now, on every connection."""
+        for token in self._tokens.values():
+            token.revoked = True
+        self._tokens.clear()
+
+    def _prune(self, now: float) -> None:
+        for token in [t for t in self._tokens.values() if not t.is_valid(now)]:
+            del self._tokens[token.digest]

@@ -1,0 +1,334 @@
+"""The composition root: which parts there are, who gets what, start order and its reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ecan import __version__
+from ecan.actors import DeadLetters, Directory, Environment, PoisonGuard, SessionService
+from ecan.config import Settings, load
+from ecan.errors import ConfigError, StoreError
+from ecan.gateway import Assets, Gateway, HttpAnswers, Lobby, Router
+from ecan.handlers import debug, session, settings, system
+from ecan.handlers.accounts import AccountService, LoginThrottle, Passwords, methods
+from ecan.handlers.registry import Registry, load_handlers
+from ecan.observability import Metrics, configure, get_logger, serve_metrics
+from ecan.runtime import (
+    LoopClock,
+    ProcessLane,
+    Stall,
+    StallWatchdog,
+    WorkerThreads,
+    set_switch_interval,
+)
+from ecan.store import MemoryStore
+from ecan.store.users import UserStore
+
+if TYPE_CHECKING:
+    from ecan.actors.call import Call
+
+EXIT_CONFIG = 2
+"""As CONTRACT §8: usage or configuration."""
+
+GUI_FOLDER = Path(__file__).parent.parent / "gui_v2" / "dist"
+
+log = get_logger("ecan.app")
+
+
+def build_registry(config: Settings) -> Registry:
+    """Every method of the server: ours, and those of ECAN_HANDLERS.
+
+    Raises:
+        ConfigError: a module does not import, or two methods have one name.
+    """
+    tables = [system.HANDLERS, methods.HANDLERS, session.HANDLERS, settings.HANDLERS]
+    if config.debug_methods:
+        tables.append(debug.HANDLERS)
+    tables += [load_handlers(name) for name in config.handlers]
+    return Registry(function for table in tables for function in table)
+
+
+class App:
+    """One server. `start` and `stop` say in which order everything comes and goes.
+
+    Args:
+        config: the settings.
+        gui: folder of the built browser app.
+
+    Runs on: the loop it is made on.
+    """
+
+    def __init__(self, config: Settings, gui: Path = GUI_FOLDER) -> None:
+        self.settings = config
+        self.loop = asyncio.get_running_loop()
+        self.clock = LoopClock()
+        self.metrics = Metrics()
+        self.registry = build_registry(config)
+        self.store = MemoryStore()
+        self.workers = WorkerThreads(config.worker_threads)
+        self.processes = ProcessLane()
+        self.watchdog = StallWatchdog(self.loop, on_stall=self._stalled)
+        self.guard = PoisonGuard()
+        self.dead_letters = DeadLetters()
+        self.directory = Directory()
+        self.sessions = SessionService(
+            self.directory, self.guard, self.dead_letters, self.metrics
+        )
+        self.accounts = AccountService(
+            UserStore(config.data_dir),
+            Passwords(),
+            LoginThrottle(
+                config.login_rate_limit.count,
+                config.login_rate_limit.per_s,
+                clock=self.clock.mono,
+            ),
+            clock=self.clock,
+            signup_open=config.signup_open,
+        )
+        self.environment = Environment(
+            loop=self.loop,
+            clock=self.clock,
+            settings=config,
+            store=self.store,
+            server=self,
+            workers=self.workers,
+            processes=self.processes,
+            watchdog=self.watchdog,
+            observe=self._observe,
+            tell_supervisor=self.sessions.tell_supervisor,
+            describe=self.sessions.describe,
+            expires_in_s=self.sessions.expires_in_s,
+            renew_token=self.sessions.renew_token,
+        )
+        self.router = Router(
+            self.registry,
+            self.sessions,
+            self.guard,
+            Lobby(self, config, self.clock, self.metrics),
+            config,
+            self.clock,
+            self.metrics,
+        )
+        self.gateway = Gateway(
+            config,
+            self.router,
+            self.sessions,
+            HttpAnswers(
+                config, Assets.load(gui), self.health, self._openrpc, self._connection_count
+            ),
+            self.clock,
+            self.metrics,
+        )
+        self._draining = False
+        self._started_mono = self.clock.mono()
+        self._watch: asyncio.Task[None] | None = None
+        self._metrics_server: Any = None
+
+    # -- life ------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start every part; what a part needs is started before it.
+
+        Raises:
+            StoreError, OSError: a part cannot start; what was started is stopped.
+        """
+        config = self.settings
+        set_switch_interval()
+        self._gauges()
+        try:
+            await self.store.open()
+            await self.accounts.start()
+            await self._first_admin()
+            self.watchdog.start()
+            self.sessions.start(self.environment)
+            self._watch = self.loop.create_task(self.accounts.watch(self._revoke))
+            if config.metrics_port is not None:
+                self._metrics_server = serve_metrics(
+                    config.metrics_host, config.metrics_port, self.metrics
+                )
+            await self.gateway.start()
+        except BaseException:
+            await self.stop()
+            raise
+        log.info("handlers.loaded", count=len(self.registry), methods=[s.name for s in self.registry])
+
+    async def drain(self) -> None:
+        """Finish what runs, then part from every client (P14)."""
+        config = self.settings
+        self._draining = self.router.draining = True
+        deadline = self.clock.mono() + config.drain_timeout_s
+        log.info("server.draining", sessions=self.sessions.count(), timeout_s=config.drain_timeout_s)
+        self.gateway.announce_drain(min(5000, int(config.drain_timeout_s * 1000)))
+        while self.clock.mono() < deadline and any(cell.pending for cell in self.directory):
+            await self.clock.sleep(0.05)
+        unfinished = sum(len(cell.pending) for cell in self.directory)
+        if unfinished:
+            log.warning("server.drain_timeout", unfinished_requests=unfinished)
+
+    async def stop(self) -> None:
+        """Stop every part, in the reverse order of `start`; safe to call half-way."""
+        self._draining = self.router.draining = True
+        await self.gateway.close()
+        if self._metrics_server is not None:
+            self._metrics_server.close()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        self.sessions.stop()
+        self.watchdog.stop()
+        await self.processes.stop()
+        self.workers.stop()
+        await self.accounts.stop()
+        await self.store.close()
+
+    async def _first_admin(self) -> None:
+        password = await self.accounts.ensure_admin(
+            self.settings.admin_user, self.settings.admin_password
+        )
+        if password is not None:
+            # The one place where a password is written, once, because there is no
+            # other way to tell it; to the terminal, not to the log.
+            sys.stdout.write(
+                f"ecan: first account {self.settings.admin_user!r}, password: {password}\n"
+            )
+            sys.stdout.flush()
+
+    async def _revoke(self, user_id: int, reason: str) -> None:
+        await self.sessions.close_user(user_id, reason)
+
+    # -- what the parts ask for ------------------------------------------------------
+
+    def health(self) -> tuple[str, int]:
+        """For /health: status and number of sessions."""
+        return ("draining" if self._draining else "healthy"), self.sessions.count()
+
+    def is_draining(self) -> bool:
+        """See `ecan.handlers.ports.Server`."""
+        return self._draining
+
+    def status(self) -> dict[str, Any]:
+        """See `ecan.handlers.ports.Server`."""
+        return {
+            "status": self.health()[0],
+            "mode": self.settings.mode,
+            "version": __version__,
+            "uptime_s": round(self.clock.mono() - self._started_mono, 1),
+            "sessions": self.sessions.by_state(),
+            "connections": self._connection_count(),
+            "store": self.store.name,
+            "handlers": len(self.registry),
+            "crashes": self.metrics.crashes,
+            "restarts": self.metrics.restarts,
+            "suspended_methods": dict(self.guard.suspended),
+            "dead_letters": len(self.dead_letters),
+            "worker_threads": self.workers.threads,
+            "worker_zombies": self.workers.zombies,
+        }
+
+    def _connection_count(self) -> int:
+        return self.gateway.connection_count
+
+    def _openrpc(self) -> bytes:
+        return orjson.dumps(system.discover_document(self.registry))
+
+    def _observe(self, call: Call, status: str, meta: dict[str, Any]) -> None:
+        self.metrics.method(call.spec.name).observe(
+            status, meta["queue_ms"] / 1000, meta["run_ms"] / 1000
+        )
+
+    def _stalled(self, stall: Stall) -> None:
+        if not stall.ended:
+            self.metrics.stalls += 1
+
+    def _gauges(self) -> None:
+        gauge = self.metrics.gauge_callback
+        gauge("sessions", self.sessions.by_state)
+        gauge("connections", self._connection_count)
+        gauge("worker_threads", lambda: self.workers.threads)
+        gauge("worker_zombies", lambda: self.workers.zombies)
+        gauge("dead_letters", lambda: len(self.dead_letters))
+        gauge("draining", lambda: float(self._draining))
+
+
+async def serve(config: Settings) -> int:
+    """Run a server until a signal ends it.
+
+    Returns:
+        The process's exit code.
+    """
+    app = App(config)
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    at_once = asyncio.Event()
+
+    def on_signal() -> None:
+        (at_once if asked.is_set() else asked).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await app.start()
+    except OSError as error:
+        raise ConfigError(
+            "ECAN_WS_PORT",
+            f"{config.ws_host}:{config.ws_port}",
+            f"cannot listen there: {error.strerror or error}",
+        ) from error
+    gc.freeze()  # what start-up made stays: no need to look at it in every collection
+    print(  # noqa: T201 - the ready line is part of the contract
+        f"ecan: ready on {'https' if config.tls_cert else 'http'}://{_host(config)}:"
+        f"{app.gateway.port} (mode={config.mode}, store={app.store.name}, "
+        f"handlers={len(app.registry)})",
+        flush=True,
+    )
+    await asked.wait()
+    drain = loop.create_task(app.drain())
+    second = loop.create_task(at_once.wait())
+    await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
+    hurried = not drain.done()
+    for task in (drain, second):
+        task.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0 if hurried else 10.0):
+            await app.stop()
+    log.info("server.stopped", hurried=hurried)
+    return 0
+
+
+def _host(config: Settings) -> str:
+    return f"[{config.ws_host}]" if ":" in config.ws_host else config.ws_host
+
+
+def main() -> None:
+    """Entry point of `web_server.py` and `ecan serve`; ends the process."""
+    import attrs  # noqa: PLC0415
+
+    try:
+        config = attrs.evolve(load(), mode="web")
+        configure(config.log_level, config.log_format)
+        for name, suggestion in config.unknown:
+            log.warning("settings.unknown", name=name, did_you_mean=suggestion)
+        code = _run(serve(config))
+    except (ConfigError, StoreError) as error:
+        sys.stderr.write("".join(f"ecan: {line}\n" for line in str(error).splitlines()))
+        sys.exit(EXIT_CONFIG)
+    sys.exit(code)
+
+
+def _run(coroutine: Any) -> int:
+    try:
+        import uvloop  # noqa: PLC0415 - not everywhere
+
+        factory = uvloop.new_event_loop
+    except ImportError:  # pragma: no cover - where there is no uvloop
+        factory = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return int(runner.run(coroutine))

@@ -1,0 +1,142 @@
+"""The `websockets` library as a transport.
+
+Whole text frames go from the library's parser straight to the router, without the
+library's queue and its task switches; replies go from the connection straight to
+the transport. What the library does is the handshake, parsing, ping and closing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+
+from ecan.gateway.connection import Connection
+from ecan.observability import get_logger
+from ecan.protocol.codes import CloseCode, ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from websockets.server import ServerProtocol
+
+    from ecan.gateway.router import Router
+
+TEXT = 0x81
+"""FIN and the opcode of a text frame (RFC 6455 §5.2); servers do not mask."""
+
+log = get_logger("ecan.websocket")
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def text_header(length: int) -> bytes:
+    """The header of an unmasked, unfragmented text frame.
+
+    >>> text_header(5).hex(), text_header(200).hex(), text_header(70000).hex()
+    ('8105', '817e00c8', '817f0000000000011170')
+    """
+    if length < 126:  # noqa: PLR2004 - the limits are RFC 6455's
+        return bytes((TEXT, length))
+    if length < 65536:  # noqa: PLR2004
+        return struct.pack("!BBH", TEXT, 126, length)
+    return struct.pack("!BBQ", TEXT, 127, length)
+
+
+class WebSocket(ServerConnection):
+    """One WebSocket; also the `Wire` of its `Connection`.
+
+    Args:
+        connect: makes the `Connection` for this wire.
+        router: gets every text frame.
+    """
+
+    def __init__(
+        self,
+        protocol: ServerProtocol,
+        server: Any,
+        *,
+        connect: Callable[[WebSocket], Connection],
+        router: Router,
+        **options: Any,
+    ) -> None:
+        super().__init__(protocol, server, **options)
+        self._router = router
+        self._parts: list[bytes] | None = None
+        self._binary = False
+        self.client = connect(self)
+
+    # -- incoming --------------------------------------------------------------------
+
+    def process_event(self, event: Any) -> None:
+        """Take data frames; leave the handshake, pongs and the rest to the library."""
+        if type(event) is Frame and self.request is not None:
+            opcode = event.opcode
+            if opcode is Opcode.TEXT and event.fin:
+                self._receive(event.data)
+                return
+            if opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                self._fragment(event)
+                return
+        super().process_event(event)
+
+    def _receive(self, data: Any) -> None:
+        if not self.client.is_open:
+            return
+        try:
+            self._router.receive(self.client, data)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not end the read loop
+            log.error("router.failed", connection=self.client.id, exc_info=error)
+            self.client.close(CloseCode.INTERNAL_ERROR, "Internal error.")
+
+    def _fragment(self, frame: Frame) -> None:
+        """Put fragments together; the library bounds their sum by ECAN_MAX_FRAME."""
+        if frame.opcode is not Opcode.CONT:
+            self._binary = frame.opcode is Opcode.BINARY
+            self._parts = []
+        if self._parts is None:
+            return
+        self._parts.append(bytes(frame.data))
+        if not frame.fin:
+            return
+        data = b"".join(self._parts)
+        self._parts = None
+        if self._binary:
+            if self.client.is_open:
+                self._router.reject(
+                    self.client,
+                    "",
+                    ErrorCode.PARSE_ERROR,
+                    "Frames are JSON in text messages; this one was binary.",
+                    self.loop.time(),
+                )
+            return
+        self._receive(data)
+
+    # -- outgoing: Wire --------------------------------------------------------------
+
+    def write_text(self, frame: bytes) -> None:
+        """See `Wire.write_text`."""
+        if self.protocol.state is OPEN:
+            self.transport.write(text_header(len(frame)) + frame)
+
+    def buffered_bytes(self) -> int:
+        """See `Wire.buffered_bytes`."""
+        return self.transport.get_write_buffer_size()
+
+    def start_close(self, code: int, reason: str) -> None:
+        """See `Wire.start_close`."""
+        task = self.loop.create_task(self._close(code, reason))
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self.transport.get_write_buffer_size() > 0 and code == CloseCode.TRY_AGAIN_LATER:
+            # Its buffer is full of what it does not read: the closing handshake may
+            # take as long as `close_timeout`, then the transport is cut.
+            self.transport.set_write_buffer_limits(high=0)
+        await self.close(code, reason)

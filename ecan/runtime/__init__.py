@@ -1,0 +1,40 @@
+"""The machine room: actors, mailboxes, futures, clocks, threads and processes.
+
+The only package that knows pykka's private hooks (each marked ``PYKKA:``, all
+pinned by ``tests/contract/test_pykka_hooks.py``). Called by `ecan.actors`, the
+gateway (which offers into mailboxes) and the composition root.
+
+It must not know sessions, frames, stores or settings: a mailbox carries items
+with a size, an actor handles messages, and what they mean is said above.
+"""
+
+from ecan.runtime.actor import LoopActor
+from ecan.runtime.clock import Clock, Handle, LoopClock
+from ecan.runtime.future import LoopFuture
+from ecan.runtime.mailbox import Mail, Mailbox, MailboxFullError
+from ecan.runtime.processes import ProcessDied, ProcessFailure, ProcessJob, ProcessLane
+from ecan.runtime.ref import LoopActorRef
+from ecan.runtime.watchdog import Stall, StallWatchdog
+from ecan.runtime.workers import Job, WorkerFailure, WorkerThreads, set_switch_interval
+
+__all__ = [
+    "Clock",
+    "Handle",
+    "Job",
+    "LoopActor",
+    "LoopActorRef",
+    "LoopClock",
+    "LoopFuture",
+    "Mail",
+    "Mailbox",
+    "MailboxFullError",
+    "ProcessDied",
+    "ProcessFailure",
+    "ProcessJob",
+    "ProcessLane",
+    "Stall",
+    "StallWatchdog",
+    "WorkerFailure",
+    "WorkerThreads",
+    "set_switch_interval",
+]

@@ -1,0 +1,405 @@
+/**
+ * The client: one connection, one session, the pending requests and the push cursor, outside React.
+ *
+ * A frame's way: `request` → pending map → (connection open and session resumed) → socket → answer by id.
+ * After every (re)connect the first frame is `session.resume`; when it is answered, everything that waits or
+ * was in flight goes out (again) with its old id, in order. The app listens to `events` and never touches the socket.
+ */
+import { ErrorCode, endsSession, SESSION_OVER } from "../protocol/codes";
+import {
+  answerFrame,
+  field,
+  type Json,
+  numberField,
+  type PushFrame,
+  parseFrame,
+  type RequestMeta,
+  type ResponseFrame,
+  requestFrame,
+  stringField,
+  type WireError,
+} from "../protocol/frames";
+import { Connection, type ConnectionOptions } from "./connection";
+import { PushCursor } from "./cursor";
+import { DrainWatch } from "./drain";
+import { Emitter } from "./emitter";
+import { type PendingRequest, PendingRequests, type Reply, type RequestOptions, RpcError } from "./rpc";
+import { cursorStore, type StoredSession, sessionStore, type UserInfo } from "./storage";
+import { refreshMoment } from "./token";
+
+/** Where the session stands, apart from the connection. */
+export type Phase =
+  | { name: "anonymous"; reason: string | null; message?: string }
+  | { name: "resuming" }
+  | { name: "ready" }
+  | { name: "failed"; error: WireError };
+
+export interface ClientEvents {
+  phase: Phase;
+  session: StoredSession | null;
+  /** The session is usable (again): after login and after every resume. */
+  ready: { how: "login" | "resume"; incarnation: number | undefined };
+  push: { frame: PushFrame; at: number };
+  gap: { missed: number };
+  /** Until when the server asked us to stay away; null when it is over. */
+  draining: number | null;
+}
+
+/** A resume that gets no answer for this long means the connection is dead. */
+const RESUME_TIMEOUT_MS = 10_000;
+const LOGIN_TIMEOUT_MS = 30_000;
+const LOGOUT_TIMEOUT_MS = 4_000;
+const CURSOR_SAVE_MS = 200;
+const MAX_KEPT_ANSWERS = 20;
+/** Methods whose success may carry a new token for this session. */
+const RENEWING: ReadonlySet<string> = new Set(["refresh_token", "change_password"]);
+
+export class EcanClient {
+  readonly events = new Emitter<ClientEvents>();
+  readonly connection: Connection;
+  /** When the last frame of any kind came in (ms since the epoch). */
+  lastHeardAt = 0;
+  private readonly pending = new PendingRequests((request) => this.transmit(request));
+  private readonly cursor = new PushCursor(cursorStore.load());
+  private readonly drain: DrainWatch;
+  private currentPhase: Phase = { name: "anonymous", reason: null };
+  private currentSession: StoredSession | null = sessionStore.load();
+  /** Answers to pushes that could not leave yet. */
+  private answers: string[] = [];
+  private resumeRun = 0;
+  private resumeTimer: ReturnType<typeof setTimeout> | undefined;
+  private cursorTimer: ReturnType<typeof setTimeout> | undefined;
+  private stopWatching: () => void = () => {};
+
+  constructor(url: string, options: ConnectionOptions = {}) {
+    this.connection = new Connection(url, options);
+    this.connection.events.on("open", () => this.opened());
+    this.connection.events.on("lost", () => this.connectionLost());
+    this.connection.events.on("text", (text) => this.received(text));
+    this.drain = new DrainWatch(this.connection, () => this.pending.sentCount);
+    this.drain.onChange = (until) => this.events.emit("draining", until);
+    if (this.currentSession) this.currentPhase = { name: "resuming" };
+  }
+
+  get phase(): Phase {
+    return this.currentPhase;
+  }
+
+  get session(): StoredSession | null {
+    return this.currentSession;
+  }
+
+  start(): void {
+    this.stopWatching = sessionStore.watch((stored) => this.storedElsewhere(stored));
+    this.connection.start();
+  }
+
+  /** Ends everything without logging out (the page goes away, or a test ends). */
+  dispose(): void {
+    this.stopWatching();
+    this.drain.clear();
+    clearTimeout(this.resumeTimer);
+    this.saveCursor();
+    this.connection.stop();
+  }
+
+  /** Writes down what is saved with a delay; call it when the page goes away. */
+  flush(): void {
+    this.saveCursor();
+  }
+
+  /** Calls a method. Raises: RpcError with the server's error. */
+  request(method: string, params: Json = {}, options: RequestOptions = {}): Promise<Reply> {
+    return this.pending.add(method, params, options);
+  }
+
+  async login(username: string, password: string, lang: string): Promise<void> {
+    const reply = await this.request(
+      "login",
+      { username, password, lang },
+      { early: true, onLost: "fail", timeoutMs: LOGIN_TIMEOUT_MS },
+    );
+    this.loggedIn(reply, username);
+  }
+
+  /** Creates an account; true when the server logged the new user in at once. */
+  async signup(params: { [key: string]: Json }): Promise<boolean> {
+    const reply = await this.request("signup", params, {
+      early: true,
+      onLost: "fail",
+      timeoutMs: LOGIN_TIMEOUT_MS,
+    });
+    if (!stringField(reply.result, "session_id")) return false;
+    this.loggedIn(reply, stringField(params, "username") ?? "");
+    return true;
+  }
+
+  /** Logs out here and in all tabs. Works without a connection too: then only this browser forgets. */
+  async logout(): Promise<void> {
+    const options = {
+      early: true,
+      whenClosed: "fail",
+      onLost: "fail",
+      timeoutMs: LOGOUT_TIMEOUT_MS,
+    } as const;
+    await this.request("logout", {}, options).catch(() => {});
+    this.endSession("logout");
+  }
+
+  /** Cancels a request: a waiting one is taken back, a sent one is cancelled at the server. */
+  async cancel(requestId: string): Promise<void> {
+    const request = this.pending.get(requestId);
+    if (!request) return;
+    if (request.sends === 0) {
+      const error = {
+        code: ErrorCode.CANCELLED,
+        message: "taken back before it was sent",
+        outcome: "not_run",
+      };
+      this.pending.fail(requestId, error as WireError);
+      return;
+    }
+    await this.request("session.cancel", { request_id: requestId });
+  }
+
+  /** Answers a push the server waits for; without a connection, after the next resume. */
+  answer(push: PushFrame, result: Json): void {
+    if (!push.id) return;
+    const text = JSON.stringify(answerFrame({ id: push.id, method: push.method }, result));
+    if (this.currentPhase.name === "ready" && this.connection.send(text)) return;
+    this.answers = [...this.answers, text].slice(-MAX_KEPT_ANSWERS);
+  }
+
+  /** Tries again to take up a failed session. */
+  retryResume(): void {
+    if (this.connection.state.name === "open") void this.resume();
+    else this.connection.start();
+  }
+
+  private loggedIn(reply: Reply, username: string): void {
+    const text = (name: string) => stringField(reply.result, name) ?? "";
+    const epoch = (field(reply.result, "epoch") ?? null) as string | number | null;
+    const info = field(reply.result, "user_info");
+    this.cursor.clear();
+    this.cursor.attach({ sid: text("sid"), epoch, seq: numberField(reply.result, "seq") ?? 0 });
+    this.saveCursor();
+    this.setSession({
+      session_id: text("session_id"),
+      token: text("token"),
+      sid: text("sid"),
+      epoch,
+      user_info: { username, ...(info as object | undefined) } as UserInfo,
+      refreshAt: refreshMoment(field(reply.result, "expires_at"), reply.timestamp),
+    });
+    this.becomeReady("login", reply.meta.incarnation);
+  }
+
+  private opened(): void {
+    this.lastHeardAt = Date.now();
+    this.drain.clear();
+    if (this.currentSession) void this.resume();
+    else this.pending.flush();
+  }
+
+  private connectionLost(): void {
+    clearTimeout(this.resumeTimer);
+    this.resumeRun += 1;
+    this.drain.connectionLost();
+    if (this.currentSession && this.currentPhase.name !== "failed") this.setPhase({ name: "resuming" });
+    this.pending.connectionLost();
+    const { name, closed } = this.connection.state;
+    const reason = name === "stopped" ? SESSION_OVER[closed?.code ?? 0] : undefined;
+    // Later, because it opens a new socket and the old one is still handling its close.
+    if (reason) queueMicrotask(() => this.endSession(reason));
+  }
+
+  private async resume(): Promise<void> {
+    const session = this.currentSession;
+    if (!session) return;
+    this.resumeRun += 1;
+    const run = this.resumeRun;
+    clearTimeout(this.resumeTimer);
+    this.setPhase({ name: "resuming" });
+    const { session_id, token, sid } = session;
+    const params = { session_id, token, ...this.cursor.resumeParams(sid) };
+    try {
+      const options = {
+        early: true,
+        whenClosed: "fail",
+        onLost: "fail",
+        timeoutMs: RESUME_TIMEOUT_MS,
+      } as const;
+      const reply = await this.request("session.resume", params, options);
+      if (run === this.resumeRun) this.resumed(reply);
+    } catch (error) {
+      if (run === this.resumeRun && error instanceof RpcError) this.resumeRefused(error, token);
+    }
+  }
+
+  private resumed({ result, meta }: Reply): void {
+    if (!this.currentSession) return;
+    const sid = stringField(result, "sid") ?? this.currentSession.sid;
+    const epoch = (field(result, "epoch") ?? null) as string | number | null;
+    const gap: { from?: number; to?: number } = {};
+    const from = numberField(result, "from");
+    const to = numberField(result, "to");
+    if (from !== undefined) gap.from = from;
+    if (to !== undefined) gap.to = to;
+    const isGap = field(result, "status") === "gap";
+    const answer = { sid, epoch, seq: numberField(result, "seq") ?? 0 };
+    const missed = this.cursor.attach(isGap ? { ...answer, gap } : answer);
+    this.saveCursor();
+    if (isGap) this.events.emit("gap", { missed });
+    if (sid !== this.currentSession.sid || epoch !== this.currentSession.epoch) {
+      this.setSession({ ...this.currentSession, sid, epoch });
+    }
+    this.becomeReady("resume", numberField(result, "incarnation") ?? meta.incarnation);
+  }
+
+  private resumeRefused(error: RpcError, usedToken: string): void {
+    const { code, retryable, retry_after_ms: retryAfterMs } = error.wire;
+    if (code === ErrorCode.CONNECTION_LOST) return; // the next open resumes
+    if (code === ErrorCode.NO_ANSWER) {
+      this.connection.restart();
+      return;
+    }
+    if (endsSession(code)) {
+      // RACE: another tab refreshed the token between our reading it and the server's looking at it.
+      if (this.currentSession && this.currentSession.token !== usedToken) void this.resume();
+      else this.endSession(stringField(error.wire.details, "reason") ?? code, error.wire.message);
+      return;
+    }
+    if (code !== ErrorCode.SESSION_FAILED && (retryable || retryAfterMs !== undefined)) {
+      this.resumeTimer = setTimeout(() => void this.resume(), retryAfterMs ?? 1_000);
+      return;
+    }
+    this.setPhase({ name: "failed", error: error.wire });
+  }
+
+  private becomeReady(how: "login" | "resume", incarnation: number | undefined): void {
+    this.setPhase({ name: "ready" });
+    for (const text of this.answers.splice(0)) this.connection.send(text);
+    this.pending.flush();
+    this.events.emit("ready", { how, incarnation });
+  }
+
+  /** Back to anonymous, once. Later frames of the old session cannot reach us: the connection is replaced. */
+  private endSession(reason: string, message?: string): void {
+    const ended = this.currentSession;
+    if (!ended) return;
+    sessionStore.clear(ended.session_id, reason);
+    this.leaveSession(null);
+    this.setPhase({ name: "anonymous", reason, ...(message ? { message } : {}) });
+    this.connection.restart();
+  }
+
+  private leaveSession(next: StoredSession | null): void {
+    this.currentSession = next;
+    this.answers = [];
+    this.resumeRun += 1;
+    clearTimeout(this.resumeTimer);
+    this.cursor.clear();
+    this.saveCursor();
+    this.pending.failAll((request) => ({
+      code: ErrorCode.SESSION_CLOSED,
+      message: "the session ended",
+      retryable: false,
+      outcome: request.sends > 0 ? "unknown" : "not_run",
+    }));
+    this.events.emit("session", next);
+  }
+
+  private storedElsewhere(stored: StoredSession | null): void {
+    const mine = this.currentSession;
+    if (!stored) {
+      if (mine) this.endSession(sessionStore.endReason());
+    } else if (stored.session_id === mine?.session_id) {
+      this.currentSession = stored;
+      this.events.emit("session", stored);
+    } else {
+      this.leaveSession(stored);
+      this.setPhase({ name: "resuming" });
+      this.connection.restart();
+    }
+  }
+
+  private received(text: string): void {
+    this.lastHeardAt = Date.now();
+    const frame = parseFrame(text);
+    if (frame?.type === "response") this.receivedResponse(frame);
+    else if (frame) this.receivedPush(frame);
+  }
+
+  private receivedResponse(frame: ResponseFrame): void {
+    const request = this.pending.get(frame.id);
+    const code = frame.status === "error" ? frame.error?.code : undefined;
+    const session = this.currentSession;
+    if (code && request && session && !request.options.early) {
+      if (code === ErrorCode.INVALID_TOKEN && request.token !== session.token) {
+        this.pending.resend(frame.id);
+        return;
+      }
+      if (code === ErrorCode.SESSION_FAILED && frame.error) {
+        this.setPhase({ name: "failed", error: frame.error });
+      } else if (endsSession(code) && this.currentPhase.name === "ready") {
+        void this.resume(); // asks the server about this session before giving it up
+      }
+    }
+    if (request && RENEWING.has(request.method) && frame.status === "success") this.tokenRenewed(frame);
+    this.pending.accept(frame);
+  }
+
+  /** Takes over a new token for this and all tabs, whoever asked for it. */
+  private tokenRenewed({ result, timestamp }: ResponseFrame): void {
+    const token = stringField(result, "token");
+    if (!token || !this.currentSession) return;
+    const refreshAt = refreshMoment(field(result, "expires_at"), timestamp);
+    this.setSession({ ...this.currentSession, token, refreshAt });
+  }
+
+  private receivedPush(frame: PushFrame): void {
+    const verdict = this.cursor.see(frame.meta?.seq, frame.meta?.epoch);
+    if (verdict.kind === "duplicate") return;
+    this.cursorTimer ??= setTimeout(() => this.saveCursor(), CURSOR_SAVE_MS);
+    if (verdict.missed > 0) this.events.emit("gap", { missed: verdict.missed });
+    this.events.emit("push", { frame, at: Date.now() });
+    if (frame.method === "session.closed") {
+      this.endSession(stringField(frame.params, "reason") ?? "closed");
+    } else if (frame.method === "server.draining") {
+      this.drain.begin(numberField(frame.params, "reconnect_in_ms") ?? 1_000);
+    } else if (frame.method !== "ui.ask" && frame.meta?.expects_answer === true) {
+      this.answer(frame, { received: true });
+    }
+  }
+
+  private transmit(request: PendingRequest): boolean {
+    if (!request.options.early && this.currentSession && this.currentPhase.name !== "ready") return false;
+    const meta: RequestMeta = {};
+    if (this.currentSession && request.method !== "login" && request.method !== "signup") {
+      meta.session_id = this.currentSession.session_id;
+      meta.token = this.currentSession.token;
+    }
+    if (request.options.deadlineMs !== undefined) meta.deadline_ms = request.options.deadlineMs;
+    request.token = meta.token;
+    return this.connection.send(
+      JSON.stringify(requestFrame(request.id, request.method, request.params, meta)),
+    );
+  }
+
+  private setSession(session: StoredSession): void {
+    this.currentSession = session;
+    sessionStore.save(session);
+    this.events.emit("session", session);
+  }
+
+  private setPhase(phase: Phase): void {
+    this.currentPhase = phase;
+    this.events.emit("phase", phase);
+  }
+
+  private saveCursor(): void {
+    clearTimeout(this.cursorTimer);
+    this.cursorTimer = undefined;
+    cursorStore.save(this.cursor.state);
+  }
+}
