@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import orjson
 
 from ecan import __version__
@@ -33,6 +34,8 @@ from ecan.store import MemoryStore
 from ecan.store.users import UserStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from ecan.actors.call import Call
 
 EXIT_CONFIG = 2
@@ -49,7 +52,12 @@ def build_registry(config: Settings) -> Registry:
     Raises:
         ConfigError: a module does not import, or two methods have one name.
     """
-    tables = [system.HANDLERS, methods.HANDLERS, session.HANDLERS, settings.HANDLERS]
+    tables: list[Iterable[Callable[..., Any]]] = [
+        system.HANDLERS,
+        methods.HANDLERS,
+        session.HANDLERS,
+        settings.HANDLERS,
+    ]
     if config.debug_methods:
         tables.append(debug.HANDLERS)
     tables += [load_handlers(name) for name in config.handlers]
@@ -79,9 +87,7 @@ class App:
         self.guard = PoisonGuard()
         self.dead_letters = DeadLetters()
         self.directory = Directory()
-        self.sessions = SessionService(
-            self.directory, self.guard, self.dead_letters, self.metrics
-        )
+        self.sessions = SessionService(self.directory, self.guard, self.dead_letters, self.metrics)
         self.accounts = AccountService(
             UserStore(config.data_dir),
             Passwords(),
@@ -158,14 +164,18 @@ class App:
         except BaseException:
             await self.stop()
             raise
-        log.info("handlers.loaded", count=len(self.registry), methods=[s.name for s in self.registry])
+        log.info(
+            "handlers.loaded", count=len(self.registry), methods=[s.name for s in self.registry]
+        )
 
     async def drain(self) -> None:
         """Finish what runs, then part from every client (P14)."""
         config = self.settings
         self._draining = self.router.draining = True
         deadline = self.clock.mono() + config.drain_timeout_s
-        log.info("server.draining", sessions=self.sessions.count(), timeout_s=config.drain_timeout_s)
+        log.info(
+            "server.draining", sessions=self.sessions.count(), timeout_s=config.drain_timeout_s
+        )
         self.gateway.announce_drain(min(5000, int(config.drain_timeout_s * 1000)))
         while self.clock.mono() < deadline and any(cell.pending for cell in self.directory):
             await self.clock.sleep(0.05)
@@ -309,8 +319,6 @@ def _host(config: Settings) -> str:
 
 def main() -> None:
     """Entry point of `web_server.py` and `ecan serve`; ends the process."""
-    import attrs  # noqa: PLC0415
-
     try:
         config = attrs.evolve(load(), mode="web")
         configure(config.log_level, config.log_format)
@@ -327,7 +335,7 @@ def _run(coroutine: Any) -> int:
     try:
         import uvloop  # noqa: PLC0415 - not everywhere
 
-        factory = uvloop.new_event_loop
+        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     except ImportError:  # pragma: no cover - where there is no uvloop
         factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:

@@ -56,13 +56,10 @@ class Environment:
 
     def __attrs_post_init__(self) -> None:
 
-
         self._thread_id = threading.get_ident()
 
     def on_loop(self, function: Callable[..., None], *args: Any) -> None:
         """Run a function on the loop, now if this is its thread, else soon."""
-
-
         if threading.get_ident() == self._thread_id:
             function(*args)
         else:

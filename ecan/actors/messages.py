@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ecan.actors.call import Call
     from ecan.actors.cell import Cell
+    from ecan.actors.tokens import Token
     from ecan.handlers.context import User
     from ecan.protocol.codes import ErrorCode
     from ecan.protocol.frames import Sid
@@ -38,7 +39,7 @@ class Opened:
     cell: Cell
     session_id: str = attrs.field(repr=False)
     token: str = attrs.field(repr=False)
-    expires_at: float
+    record: Token
 
 
 @attrs.frozen(eq=False)

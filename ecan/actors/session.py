@@ -90,9 +90,7 @@ class SessionActor(LoopActor):
         reset = current_context.set(ctx)
         try:
             result = (
-                spec.function(ctx)
-                if spec.params_type is None
-                else spec.function(ctx, call.params)
+                spec.function(ctx) if spec.params_type is None else spec.function(ctx, call.params)
             )
             done = self._complete(call, ctx, result)
         except ReplyError as error:
@@ -432,4 +430,3 @@ class SessionActor(LoopActor):
             raise HandlerError("CLIENT_TIMEOUT", f"No answer within {timeout_s} s.") from None
         finally:
             cell.asks.pop(ask_id, None)
-

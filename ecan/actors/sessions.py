@@ -74,7 +74,7 @@ class SessionService:
         self.supervisor_restarts = 0
         self._metrics = metrics
         self._mailbox = Mailbox(max_control=MAX_SUPERVISOR_MAIL)
-        self._env: Environment = None  # type: ignore[assignment] - set by start
+        self._env: Environment
         self._supervisor: SupervisorActor | None = None
 
     # -- the supervisor --------------------------------------------------------------
@@ -151,7 +151,9 @@ class SessionService:
             ReplyError: as `lookup`.
         """
         if not session_id:
-            raise ReplyError(ErrorCode.TOKEN_REQUIRED, "Log in first: the request names no session.")
+            raise ReplyError(
+                ErrorCode.TOKEN_REQUIRED, "Log in first: the request names no session."
+            )
         bound = self.lookup(session_id, token)
         if bound is not None:
             return bound
@@ -168,7 +170,7 @@ class SessionService:
             if own is not None:
                 if own.cell.state is State.CLOSED:
                     raise closed_error(own.cell.close_reason)
-                token = own.token
+                token: Token | None = own.token
                 if ctx.token is not None:
                     token = own.cell.tokens.find(ctx.token, self._env.clock.now())
                 if token is None or not token.is_valid(self._env.clock.now()):
@@ -210,18 +212,16 @@ class SessionService:
     async def open(self, ctx: ConnectionContext, user: User) -> dict[str, Any]:
         """See `ecan.handlers.ports.Sessions`."""
         if self._env.server.is_draining():
-            raise ReplyError(
-                ErrorCode.DRAINING, "The server is restarting.", retry_after_ms=5000
-            )
+            raise ReplyError(ErrorCode.DRAINING, "The server is restarting.", retry_after_ms=5000)
         opened = await self._ask(OpenSession, user)
         cell = opened.cell
-        bound = Bound(cell, cell.tokens.find(opened.token, self._env.clock.now()))
+        bound = Bound(cell, opened.record)
         if ctx.connection is not None:
             ctx.after_reply.append(lambda: ctx.connection.bind(bound))
         return {
             "token": opened.token,
             "session_id": opened.session_id,
-            "expires_at": opened.expires_at,
+            "expires_at": opened.record.expires_at,
             "sid": cell.sid,
             "epoch": cell.outbox.epoch,
             "seq": cell.outbox.seq,
@@ -376,7 +376,9 @@ class SessionService:
 
 def invalid_token() -> ReplyError:
     """INVALID_TOKEN, the same for wrong, expired and revoked ones."""
-    return ReplyError(ErrorCode.INVALID_TOKEN, "The token is wrong, expired or revoked. Log in again.")
+    return ReplyError(
+        ErrorCode.INVALID_TOKEN, "The token is wrong, expired or revoked. Log in again."
+    )
 
 
 def _not_found() -> ReplyError:

@@ -155,7 +155,8 @@ class SupervisorActor(LoopActor):
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Work at the store, so that the supervisor itself never waits."""
-        task = self.env.loop.create_task(coroutine, name=f"supervisor.{coroutine.__name__}")
+        name = f"supervisor {getattr(coroutine, '__name__', '')}"
+        task = self.env.loop.create_task(coroutine, name=name)
         self._work.add(task)
         task.add_done_callback(self._work_done)
 
@@ -202,7 +203,7 @@ class SupervisorActor(LoopActor):
         token, record = cell.tokens.issue(clock.now(), settings.token_ttl_s)
         self.directory.count_in(sid, user.user_id)
         self.directory.add(cell)
-        opened = Opened(cell, session_id, token, record.expires_at)
+        opened = Opened(cell, session_id, token, record)
         self._spawn(self._create(message, opened))
 
     async def _create(self, message: OpenSession, opened: Opened) -> None:
@@ -546,9 +547,7 @@ class SupervisorActor(LoopActor):
                 return
             self._timer.cancel()
         self._timer_at = next_at
-        self._timer = self.env.clock.call_at(
-            next_at, self.env.tell_supervisor, DeadlinesDue()
-        )
+        self._timer = self.env.clock.call_at(next_at, self.env.tell_supervisor, DeadlinesDue())
 
     def _deadlines_due(self, _message: DeadlinesDue) -> None:
         self._timer = None

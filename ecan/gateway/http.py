@@ -137,7 +137,9 @@ def client_address(remote: str, forwarded_for: Iterable[str], settings: Settings
     return remote
 
 
-def _within(address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+def _within(
+    address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]
+) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -131,9 +131,7 @@ class Lobby:
     ) -> None:
         if not isinstance(error, ReplyError):
             crash_id = secrets.token_hex(6)
-            log.error(
-                "lobby.crashed", method=request.method, crash_id=crash_id, exc_info=error
-            )
+            log.error("lobby.crashed", method=request.method, crash_id=crash_id, exc_info=error)
             error = ReplyError(
                 ErrorCode.HANDLER_CRASHED,
                 "The handler failed.",
@@ -142,9 +140,7 @@ class Lobby:
         meta = self._meta(started)
         status = error.code.lower() if error.code in ErrorCode.__members__ else "error"
         self._metrics.method(request.method).observe(status, 0.0, meta["run_ms"] / 1000)
-        connection.send(
-            encode_error(request.id, request.method, error, meta, self._timestamp())
-        )
+        connection.send(encode_error(request.id, request.method, error, meta, self._timestamp()))
 
     def _meta(self, started: float) -> dict[str, Any]:
         return {

@@ -1,8 +1,8 @@
 """The way of a frame from a connection to a session's mailbox. Never waits.
 
-    bytes ─▶ decode ─▶ which session? ─▶ method, role, guard ─▶ rate ─▶ params ─▶ mailbox
-                            │ none                          any refusal: an error reply
-                            └────────▶ lobby
+bytes ─▶ decode ─▶ which session? ─▶ method, role, guard ─▶ rate ─▶ params ─▶ mailbox
+                        │ none                          any refusal: an error reply
+                        └────────▶ lobby
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_BACKLOG = 64
 
 log = get_logger("ecan.router")
 
-_ROLE_RANK = {role: rank for rank, role in enumerate(ROLES)}
+_ROLE_RANK: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}
 
 
 class Router:
@@ -235,7 +235,7 @@ class Router:
                 self._bind(connection, bound, session_id, token)
         except ReplyError as refused:
             error = refused
-        except Exception as problem:  # noqa: BLE001 - the client gets an answer in any case
+        except Exception as problem:
             log.error("session.load_failed", exc_info=problem)
             error = ReplyError(
                 ErrorCode.BUSY, "The session cannot be loaded now.", retry_after_ms=1000
@@ -318,9 +318,7 @@ class Router:
             meta["sid"] = bound.cell.sid
             meta["incarnation"] = bound.cell.incarnation
         connection.send(
-            encode_error(
-                request.id, request.method, error, meta, int(self._clock.now() * 1000)
-            )
+            encode_error(request.id, request.method, error, meta, int(self._clock.now() * 1000))
         )
 
 

@@ -79,7 +79,7 @@ class Gateway:
             self._serve,
             settings.ws_host,
             settings.ws_port,
-            create_connection=self._make,
+            create_connection=self._make,  # type: ignore[arg-type]  # any factory will do
             process_request=self._process_request,
             compression=None,  # 16 KiB a connection instead of 58
             max_size=settings.max_frame,
@@ -106,9 +106,7 @@ class Gateway:
         return len(self._open)
 
     def _make(self, protocol: Any, server: Any, **options: Any) -> WebSocket:
-        return WebSocket(
-            protocol, server, connect=self._connect, router=self._router, **options
-        )
+        return WebSocket(protocol, server, connect=self._connect, router=self._router, **options)
 
     def _connect(self, wire: WebSocket) -> Connection:
         return Connection(

@@ -89,7 +89,7 @@ class WebSocket(ServerConnection):
             return
         try:
             self._router.receive(self.client, data)
-        except Exception as error:  # noqa: BLE001 - a bug of ours must not end the read loop
+        except Exception as error:
             log.error("router.failed", connection=self.client.id, exc_info=error)
             self.client.close(CloseCode.INTERNAL_ERROR, "Internal error.")
 

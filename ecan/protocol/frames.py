@@ -43,7 +43,7 @@ class Request:
         "traceparent",
     )
 
-    def __init__(  # noqa: D107
+    def __init__(
         self,
         id: str,  # noqa: A002 - the wire's name
         method: str,
@@ -82,7 +82,7 @@ class Answer:
 
     __slots__ = ("error", "id", "ok", "result")
 
-    def __init__(self, id: str, *, ok: bool, result: Any, error: Any) -> None:  # noqa: A002, D107
+    def __init__(self, id: str, *, ok: bool, result: Any, error: Any) -> None:  # noqa: A002
         self.id = id
         self.ok = ok
         self.result = result

@@ -150,6 +150,7 @@ class ProcessLane:
             if len(self._jobs) > self.idle and len(self._owners) < self.max_processes:
                 owner = _Owner(self, self._loop.create_future())
                 self._owners.add(owner)
+                self.idle += 1  # until it takes a job
                 name = f"ecan-process-{next(self._numbers)}"
                 threading.Thread(target=owner.work, name=name, daemon=True).start()
             else:
@@ -210,6 +211,7 @@ class _Owner:
             value, error = self._run(job)
             with self._lane._changed:  # noqa: SLF001  one unit
                 self.job = None
+                self._lane.idle += 1  # before the result is out, or its reader grows the lane
             self._on_loop(_settle, job.future, value, error)
             del job, value, error
         self._end_process()
@@ -224,13 +226,13 @@ class _Owner:
                     if not job.future.cancelled():
                         job._owner = self  # noqa: SLF001
                         self.job = job
+                        lane.idle -= 1
                         return job
                 if lane._stopping:  # noqa: SLF001
                     lane._owners.discard(self)  # noqa: SLF001
+                    lane.idle -= 1
                     return None
-                lane.idle += 1
                 lane._changed.wait()  # noqa: SLF001
-                lane.idle -= 1
 
     def _run(self, job: ProcessJob) -> tuple[Any, Exception | None]:
         try:

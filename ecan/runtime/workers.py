@@ -185,11 +185,12 @@ class WorkerThreads:
         job = Job(self, function, args, context or contextvars.Context(), future)
         with self._changed:
             self._jobs.append(job)
-            # `idle` includes threads that were notified and have not woken yet, and
+            # `idle` includes threads that start, wake up or hand over a result, and
             # the queue includes the jobs meant for them.
             grow = len(self._jobs) > self.idle and self.threads < self.max_threads
             if grow:
                 self.threads += 1
+                self.idle += 1
             else:
                 self._changed.notify()
         if grow:
@@ -202,7 +203,7 @@ class WorkerThreads:
             threading.Thread(target=self._work, name=name, daemon=True).start()
         except RuntimeError:  # the system's limit of threads
             with self._changed:
-                self.threads -= 1
+                self._leave()
                 alone = self.threads == 0 and job in self._jobs
                 if alone:
                     self._jobs.remove(job)
@@ -246,16 +247,19 @@ class WorkerThreads:
                         continue
                     job._state = _RUNNING  # noqa: SLF001
                     job.thread_id = threading.get_ident()
+                    self.idle -= 1
                     return job
                 if self._stopping:
-                    self.threads -= 1
+                    self._leave()
                     return None
-                self.idle += 1
                 notified = self._changed.wait(self._idle_s)
-                self.idle -= 1
                 if not notified and not self._jobs and self.threads > self._core:
-                    self.threads -= 1
+                    self._leave()
                     return None
+
+    def _leave(self) -> None:
+        self.threads -= 1
+        self.idle -= 1
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -263,6 +267,7 @@ class WorkerThreads:
             with self._changed:
                 job.thread_id = None
                 job._state = _DONE  # noqa: SLF001
+                self.idle += 1  # before the result is out, or its reader grows the pool
                 abandoned = job._abandoned  # noqa: SLF001
                 if abandoned:
                     self.zombies -= 1

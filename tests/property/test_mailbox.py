@@ -53,8 +53,8 @@ class MailboxMachine(RuleBasedStateMachine):
             assert self.closed
         except MailboxFullError as error:
             assert not fits and not self.closed
-            assert error.depth == len(lane)
-            assert error.nbytes == sum(map(weight, self.user))
+            expected = (len(lane), sum(map(weight, self.user)))
+            assert expected == (error.depth, error.nbytes)  # noqa: PT017  both ways are right
         else:
             assert fits and not self.closed
             lane.append(item)

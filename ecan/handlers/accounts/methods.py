@@ -65,9 +65,9 @@ class Signup:
 
     username: str
     password: str = attrs.field(repr=False)
-    email: str = ""
-    name: str = ""
-    lang: str = "en"
+    email: str | None = None
+    name: str | None = None
+    lang: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -115,9 +115,9 @@ async def signup(ctx: ConnectionContext, params: Signup) -> dict[str, Any]:
         params.username,
         params.password,
         address=ctx.address,
-        email=params.email,
-        name=params.name,
-        lang=params.lang[:MAX_LANG_CHARS],
+        email=params.email or "",
+        name=params.name or "",
+        lang=(params.lang or "en")[:MAX_LANG_CHARS],
     )
     return {"message": text("signup", params.lang), "user_info": user.public()}
 

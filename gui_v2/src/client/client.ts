@@ -19,12 +19,14 @@ import {
   stringField,
   type WireError,
 } from "../protocol/frames";
+import { cursorOf, sessionOfLogin } from "./answers";
 import { Connection, type ConnectionOptions } from "./connection";
 import { PushCursor } from "./cursor";
 import { DrainWatch } from "./drain";
 import { Emitter } from "./emitter";
-import { type PendingRequest, PendingRequests, type Reply, type RequestOptions, RpcError } from "./rpc";
-import { cursorStore, type StoredSession, sessionStore, type UserInfo } from "./storage";
+import { type ResumeHost, Resumer } from "./resumer";
+import { type PendingRequest, PendingRequests, type Reply, type RequestOptions } from "./rpc";
+import { cursorStore, type StoredSession, sessionStore } from "./storage";
 import { refreshMoment } from "./token";
 
 /** Where the session stands, apart from the connection. */
@@ -45,8 +47,6 @@ export interface ClientEvents {
   draining: number | null;
 }
 
-/** A resume that gets no answer for this long means the connection is dead. */
-const RESUME_TIMEOUT_MS = 10_000;
 const LOGIN_TIMEOUT_MS = 30_000;
 const LOGOUT_TIMEOUT_MS = 4_000;
 const CURSOR_SAVE_MS = 200;
@@ -62,12 +62,11 @@ export class EcanClient {
   private readonly pending = new PendingRequests((request) => this.transmit(request));
   private readonly cursor = new PushCursor(cursorStore.load());
   private readonly drain: DrainWatch;
+  private readonly resumer = new Resumer(this.resumeHost());
   private currentPhase: Phase = { name: "anonymous", reason: null };
   private currentSession: StoredSession | null = sessionStore.load();
   /** Answers to pushes that could not leave yet. */
   private answers: string[] = [];
-  private resumeRun = 0;
-  private resumeTimer: ReturnType<typeof setTimeout> | undefined;
   private cursorTimer: ReturnType<typeof setTimeout> | undefined;
   private stopWatching: () => void = () => {};
 
@@ -98,7 +97,7 @@ export class EcanClient {
   dispose(): void {
     this.stopWatching();
     this.drain.clear();
-    clearTimeout(this.resumeTimer);
+    this.resumer.cancel();
     this.saveCursor();
     this.connection.stop();
   }
@@ -172,38 +171,28 @@ export class EcanClient {
 
   /** Tries again to take up a failed session. */
   retryResume(): void {
-    if (this.connection.state.name === "open") void this.resume();
+    if (this.connection.state.name === "open") void this.resumer.start();
     else this.connection.start();
   }
 
   private loggedIn(reply: Reply, username: string): void {
-    const text = (name: string) => stringField(reply.result, name) ?? "";
-    const epoch = (field(reply.result, "epoch") ?? null) as string | number | null;
-    const info = field(reply.result, "user_info");
+    const session = sessionOfLogin(reply, username);
     this.cursor.clear();
-    this.cursor.attach({ sid: text("sid"), epoch, seq: numberField(reply.result, "seq") ?? 0 });
+    this.cursor.attach(cursorOf(reply.result, session.sid));
     this.saveCursor();
-    this.setSession({
-      session_id: text("session_id"),
-      token: text("token"),
-      sid: text("sid"),
-      epoch,
-      user_info: { username, ...(info as object | undefined) } as UserInfo,
-      refreshAt: refreshMoment(field(reply.result, "expires_at"), reply.timestamp),
-    });
+    this.setSession(session);
     this.becomeReady("login", reply.meta.incarnation);
   }
 
   private opened(): void {
     this.lastHeardAt = Date.now();
     this.drain.clear();
-    if (this.currentSession) void this.resume();
+    if (this.currentSession) void this.resumer.start();
     else this.pending.flush();
   }
 
   private connectionLost(): void {
-    clearTimeout(this.resumeTimer);
-    this.resumeRun += 1;
+    this.resumer.cancel();
     this.drain.connectionLost();
     if (this.currentSession && this.currentPhase.name !== "failed") this.setPhase({ name: "resuming" });
     this.pending.connectionLost();
@@ -213,67 +202,36 @@ export class EcanClient {
     if (reason) queueMicrotask(() => this.endSession(reason));
   }
 
-  private async resume(): Promise<void> {
+  private resumed({ result, meta }: Reply): void {
     const session = this.currentSession;
     if (!session) return;
-    this.resumeRun += 1;
-    const run = this.resumeRun;
-    clearTimeout(this.resumeTimer);
-    this.setPhase({ name: "resuming" });
-    const { session_id, token, sid } = session;
-    const params = { session_id, token, ...this.cursor.resumeParams(sid) };
-    try {
-      const options = {
-        early: true,
-        whenClosed: "fail",
-        onLost: "fail",
-        timeoutMs: RESUME_TIMEOUT_MS,
-      } as const;
-      const reply = await this.request("session.resume", params, options);
-      if (run === this.resumeRun) this.resumed(reply);
-    } catch (error) {
-      if (run === this.resumeRun && error instanceof RpcError) this.resumeRefused(error, token);
-    }
-  }
-
-  private resumed({ result, meta }: Reply): void {
-    if (!this.currentSession) return;
-    const sid = stringField(result, "sid") ?? this.currentSession.sid;
-    const epoch = (field(result, "epoch") ?? null) as string | number | null;
-    const gap: { from?: number; to?: number } = {};
-    const from = numberField(result, "from");
-    const to = numberField(result, "to");
-    if (from !== undefined) gap.from = from;
-    if (to !== undefined) gap.to = to;
-    const isGap = field(result, "status") === "gap";
-    const answer = { sid, epoch, seq: numberField(result, "seq") ?? 0 };
-    const missed = this.cursor.attach(isGap ? { ...answer, gap } : answer);
+    const answer = cursorOf(result, session.sid);
+    const missed = this.cursor.attach(answer);
     this.saveCursor();
-    if (isGap) this.events.emit("gap", { missed });
-    if (sid !== this.currentSession.sid || epoch !== this.currentSession.epoch) {
-      this.setSession({ ...this.currentSession, sid, epoch });
-    }
+    if (answer.gap) this.events.emit("gap", { missed });
+    const { sid, epoch } = answer;
+    if (sid !== session.sid || epoch !== session.epoch) this.setSession({ ...session, sid, epoch });
     this.becomeReady("resume", numberField(result, "incarnation") ?? meta.incarnation);
   }
 
-  private resumeRefused(error: RpcError, usedToken: string): void {
-    const { code, retryable, retry_after_ms: retryAfterMs } = error.wire;
-    if (code === ErrorCode.CONNECTION_LOST) return; // the next open resumes
-    if (code === ErrorCode.NO_ANSWER) {
-      this.connection.restart();
-      return;
-    }
-    if (endsSession(code)) {
-      // RACE: another tab refreshed the token between our reading it and the server's looking at it.
-      if (this.currentSession && this.currentSession.token !== usedToken) void this.resume();
-      else this.endSession(stringField(error.wire.details, "reason") ?? code, error.wire.message);
-      return;
-    }
-    if (code !== ErrorCode.SESSION_FAILED && (retryable || retryAfterMs !== undefined)) {
-      this.resumeTimer = setTimeout(() => void this.resume(), retryAfterMs ?? 1_000);
-      return;
-    }
-    this.setPhase({ name: "failed", error: error.wire });
+  private resumeHost(): ResumeHost {
+    return {
+      session: () => this.newestSession(),
+      request: (method, params, options) => this.request(method, params, options),
+      cursorParams: (sid) => this.cursor.resumeParams(sid),
+      resuming: () => this.setPhase({ name: "resuming" }),
+      resumed: (reply) => this.resumed(reply),
+      ended: (reason, message) => this.endSession(reason, message),
+      failed: (error) => this.setPhase({ name: "failed", error }),
+      silent: () => this.connection.restart(),
+    };
+  }
+
+  /** Our session with the token another tab may just have stored: the storage event can lag behind. */
+  private newestSession(): StoredSession | null {
+    const stored = sessionStore.load();
+    if (stored && stored.session_id === this.currentSession?.session_id) this.currentSession = stored;
+    return this.currentSession;
   }
 
   private becomeReady(how: "login" | "resume", incarnation: number | undefined): void {
@@ -296,8 +254,7 @@ export class EcanClient {
   private leaveSession(next: StoredSession | null): void {
     this.currentSession = next;
     this.answers = [];
-    this.resumeRun += 1;
-    clearTimeout(this.resumeTimer);
+    this.resumer.cancel();
     this.cursor.clear();
     this.saveCursor();
     this.pending.failAll((request) => ({
@@ -342,7 +299,7 @@ export class EcanClient {
       if (code === ErrorCode.SESSION_FAILED && frame.error) {
         this.setPhase({ name: "failed", error: frame.error });
       } else if (endsSession(code) && this.currentPhase.name === "ready") {
-        void this.resume(); // asks the server about this session before giving it up
+        void this.resumer.start(); // asks the server about this session before giving it up
       }
     }
     if (request && RENEWING.has(request.method) && frame.status === "success") this.tokenRenewed(frame);

@@ -10,6 +10,15 @@ export interface CursorState {
   last: number;
 }
 
+/** Where the pushes stand, as the server says. */
+export interface CursorAnswer {
+  sid: string;
+  epoch: string | number | null;
+  seq: number;
+  /** First and last push that are lost for good. */
+  gap?: { from?: number; to?: number };
+}
+
 export type Verdict = { kind: "new"; missed: number } | { kind: "duplicate" };
 
 export class PushCursor {
@@ -39,12 +48,7 @@ export class PushCursor {
    *
    * Returns how many pushes are lost for good: those of a stated gap.
    */
-  attach(answer: {
-    sid: string;
-    epoch: string | number | null;
-    seq: number;
-    gap?: { from?: number; to?: number };
-  }): number {
+  attach(answer: CursorAnswer): number {
     const known =
       this.current !== null && this.current.sid === answer.sid && this.current.epoch === answer.epoch;
     this.replaying = !known;

@@ -61,7 +61,11 @@ export function DebugCard() {
           </Button>
         </div>
         {report && (
-          <output data-testid="debug-flood-report" data-counts={JSON.stringify(report.counts)}>
+          <output
+            className="actions"
+            data-testid="debug-flood-report"
+            data-counts={JSON.stringify(report.counts)}
+          >
             {t("debug.floodResult", { total: report.total, ms: Math.round(report.ms) })}{" "}
             {Object.entries(report.counts).map(([code, count]) => (
               <span key={code} className={`chip tone-${code === "ok" ? "ok" : "warn"}`}>

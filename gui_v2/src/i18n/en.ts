@@ -141,7 +141,7 @@ export const en = {
     outcome: "Outcome",
     outcomes: { ran: "it ran", not_run: "it did not run", unknown: "unknown whether it ran" },
     retryable: "may be retried",
-    notRetryable: "retrying will not help",
+    notRetryable: "do not retry as it is",
     retryAfter: "retry after {{ms}} ms",
     details: "Details",
     progress: "Progress ({{n}})",

@@ -143,7 +143,7 @@ export const zh: Texts = {
     outcome: "执行情况",
     outcomes: { ran: "已执行", not_run: "未执行", unknown: "不确定是否执行" },
     retryable: "可以重试",
-    notRetryable: "重试无效",
+    notRetryable: "不宜原样重试",
     retryAfter: "{{ms}} 毫秒后重试",
     details: "详情",
     progress: "进度（{{n}}）",

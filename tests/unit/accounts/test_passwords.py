@@ -7,8 +7,8 @@ import time
 
 import argon2
 import pytest
-from argon2 import Type, extract_parameters
 from accounts_kit import CountingHasher
+from argon2 import Type, extract_parameters
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -162,7 +162,9 @@ async def test_the_queue_has_an_end(passwords, hasher):
         error = task.exception()
         assert isinstance(error, ReplyError)
         assert (error.code, error.retry_after_ms) == ("RATE_LIMITED", 1000)
-    assert passwords._pool._work_queue.qsize() == 0
+    await until(passwords._pool._work_queue.empty)  # the two at work have been taken
+    await asyncio.sleep(0.01)
+    assert passwords._pool._work_queue.empty()
     hasher.gate.set()
     assert await asyncio.gather(*logins[:5]) == [False] * 5
     assert passwords._admitted == 0
@@ -177,7 +179,9 @@ async def test_cancelled_logins_leave_no_work_behind(passwords, hasher):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    assert passwords._pool._work_queue.qsize() == 0
+    await until(passwords._pool._work_queue.empty)  # the two at work have been taken
+    await asyncio.sleep(0.01)
+    assert passwords._pool._work_queue.empty()
     hasher.gate.set()
     assert await passwords.verify(None, "x") is False
     assert len(hasher.verified) == 3  # the two that had begun, and the last

@@ -112,7 +112,7 @@ def user_ctx(
 
 def run(spec: MethodSpec, ctx: Any, params: Any = None) -> Any:
     """Call a handler as the server does: structure, then the function's own signature."""
-    value = spec.structure(params)
+    value = spec.structure(spec.without_credentials(params))
     args = [ctx] if spec.takes_context else []
     if spec.params_type is not None:
         args.append(value)

@@ -119,11 +119,13 @@ def test_methods_without_params():
 def test_p16_credentials_in_params_reach_only_who_asks_for_them():
     """P16: they may travel in params, a handler that did not declare them never sees them."""
     params = {"n": 1, "token": "t", "session_id": "s"}
-    assert spec_of(async_).structure(params) == Params(1)
-    assert spec_of(inline).structure(params) == {"n": 1}
-    assert spec_of(thread).structure({"token": "t"}) is None
-    assert spec_of(stream).structure({"token": "t", "session_id": "s"}) == WithToken("t")
+    assert spec_of(async_).without_credentials(params) == {"n": 1}
+    assert spec_of(inline).without_credentials(params) == {"n": 1}
+    assert spec_of(thread).without_credentials({"token": "t"}) == {}
+    assert spec_of(stream).without_credentials({"token": "t", "session_id": "s"}) == {"token": "t"}
     assert params == {"n": 1, "token": "t", "session_id": "s"}
+    for without in ({"n": 1}, ["token"], None):
+        assert spec_of(async_).without_credentials(without) is without
 
 
 def _bad_inline() -> Any:
@@ -143,6 +145,13 @@ def _bad_process() -> Any:
 def _slow_before_login() -> Any:
     @handler("x", scope=Scope.ANY)
     def bad(ctx: UserContext) -> None: ...
+
+    return bad
+
+
+def _slow_control() -> Any:
+    @handler("x", control=True)
+    async def bad(ctx: UserContext) -> None: ...
 
     return bad
 
@@ -181,6 +190,7 @@ def _bad_params() -> Any:
         (_bad_inline, "plain functions"),
         (_bad_process, r"a process handler takes \(params\)"),
         (_slow_before_login, "before login only inline and async handlers run"),
+        (_slow_control, "control handlers must be inline"),
         (_no_parameters, r"a handler takes \(ctx\)"),
         (_too_many, r"a handler takes \(ctx\)"),
         (_bad_annotation, "annotations cannot be read"),

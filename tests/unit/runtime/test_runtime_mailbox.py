@@ -69,9 +69,7 @@ async def test_put_from_another_thread_wakes_on_the_loop():
     """The wake runs on the loop's thread, whoever sends."""
     mailbox = Mailbox()
     woken = asyncio.get_running_loop().create_future()
-    mailbox.attach(
-        lambda: woken.set_result(threading.get_ident()), asyncio.get_running_loop()
-    )
+    mailbox.attach(lambda: woken.set_result(threading.get_ident()), asyncio.get_running_loop())
     await asyncio.to_thread(mailbox.put, Envelope("hello"))
     assert await asyncio.wait_for(woken, 10) == threading.get_ident()
     assert mailbox.take(user_lane_open=True).message == "hello"

@@ -1,0 +1,97 @@
+# eCan.ai Web. `make help` lists the verbs. Everything is installed into this folder
+# (.venv, gui_v2/node_modules); only `make chromium` installs a system package.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PY_READY := $(VENV)/.ready
+GUI_READY := gui_v2/node_modules/.ready
+GUI_DIST := gui_v2/dist/index.html
+GUI_SOURCES := $(shell find gui_v2/src gui_v2/public -type f 2>/dev/null) gui_v2/index.html gui_v2/package.json gui_v2/vite.config.ts
+PYTEST := $(BIN)/pytest -n 2 --dist loadscope
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt lint types imports cov e2e gui gui-dev gui-test chromium bench bench-smoke lock clean py-test setup
+
+help: ## List the verbs.
+	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+# -- what everything needs ---------------------------------------------------------------
+
+$(PY_READY): requirements-dev.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (PYTHON=/path/to/python make ...)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older (PYTHON=/path/to/python make ...)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(GUI_READY): gui_v2/package-lock.json
+	cd gui_v2 && npm ci --no-audit --no-fund
+	@touch $@
+
+$(GUI_DIST): $(GUI_READY) $(GUI_SOURCES)
+	cd gui_v2 && npm run build
+	@touch $@
+
+setup: $(PY_READY) $(GUI_READY) ## Install what run and test need, into this folder.
+
+# -- verbs -------------------------------------------------------------------------------
+
+run: $(PY_READY) $(GUI_DIST) ## Build the browser app and serve it on http://localhost:8765.
+	ECAN_MODE=web exec $(BIN)/python web_server.py
+
+test: py-test gui-test ## Run all tests but those in a browser.
+
+py-test: $(PY_READY)
+	$(PYTEST) -m "not e2e"
+
+gui-test: $(GUI_READY) ## Test, type-check and lint the browser app.
+	cd gui_v2 && npm run --silent types && npm run --silent lint && npm run --silent test
+
+check: lint types imports cov gui-test e2e bench-smoke ## What CI runs.
+
+fmt: $(PY_READY) ## Format the Python code.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --quiet . || true
+
+lint: $(PY_READY) ## ruff, formatting included.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(PY_READY) ## mypy --strict.
+	$(BIN)/mypy
+
+imports: $(PY_READY) ## The layers of DESIGN.md, checked.
+	$(BIN)/lint-imports
+
+cov: $(PY_READY) ## Run the Python tests with branch coverage of ecan/ (95 % or it fails).
+	$(PYTEST) -m "not e2e" --cov --cov-report=term:skip-covered
+
+e2e: $(PY_READY) $(GUI_DIST) chromium ## Drive real Chromium against a real server.
+	$(BIN)/pytest -m e2e tests/e2e
+
+chromium: ## Install Debian's chromium (system package) if there is none.
+	@command -v chromium >/dev/null || { \
+	  echo "installing the system packages chromium and fonts-noto-cjk (for make e2e)"; \
+	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; }
+
+gui: $(GUI_DIST) ## Build the browser app into gui_v2/dist.
+
+gui-dev: $(GUI_READY) ## Vite with hot reload; run the server beside it (make run).
+	cd gui_v2 && npm run dev
+
+bench: $(PY_READY) ## Measure against reference servers; results are ratios.
+	$(BIN)/python -m benchmarks
+
+bench-smoke: $(PY_READY)
+	$(BIN)/python -m benchmarks --quick
+
+lock: ## Renew the lock files from pyproject.toml.
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## Remove what was installed and built.
+	rm -rf $(VENV) gui_v2/node_modules gui_v2/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build

@@ -1,0 +1,44 @@
+"""Fixtures for all tests, and what must not be left behind by any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import hypothesis
+import pykka
+import pytest
+
+from ecan.testing import RunningApp, running_app
+
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(autouse=True)
+def no_actor_left() -> object:
+    """Every actor a test starts is stopped by it."""
+    yield
+    left = pykka.ActorRegistry.get_all()
+    for ref in left:
+        ref.actor_stopped.set()
+        pykka.ActorRegistry.unregister(ref)
+    assert left == []
+
+
+@pytest.fixture
+async def no_task_left() -> object:
+    """Every task a test starts has ended with it."""
+    before = asyncio.all_tasks()
+    yield
+    await asyncio.sleep(0)
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert left == set()
+
+
+@pytest.fixture
+async def server(no_task_left: object) -> RunningApp:
+    """A whole server with debug methods, on a free port."""
+    async with running_app() as app:
+        yield app
