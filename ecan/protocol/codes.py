@@ -29,8 +29,8 @@ class ErrorCode(StrEnum):
     INVALID_REQUEST = "INVALID_REQUEST"
     METHOD_NOT_FOUND = "METHOD_NOT_FOUND"
     INVALID_PARAMS = "INVALID_PARAMS"
-    TOKEN_REQUIRED = "TOKEN_REQUIRED"
-    INVALID_TOKEN = "INVALID_TOKEN"
+    TOKEN_REQUIRED = "TOKEN_REQUIRED"  # noqa: S105 - a code
+    INVALID_TOKEN = "INVALID_TOKEN"  # noqa: S105 - a code
     INVALID_CREDENTIALS = "INVALID_CREDENTIALS"
     FORBIDDEN = "FORBIDDEN"
     SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
@@ -55,23 +55,23 @@ ERROR_CODES: dict[str, CodeInfo] = {
     "UNKNOWN_TYPE": CodeInfo(False, "not_run", "`type` is neither request nor response."),
     "INVALID_REQUEST": CodeInfo(False, "not_run", "The envelope is wrong; the message says where."),
     "METHOD_NOT_FOUND": CodeInfo(False, "not_run", "No such method; see rpc.discover."),
-    "INVALID_PARAMS": CodeInfo(False, "not_run", "The params do not fit; details lists each field."),
+    "INVALID_PARAMS": CodeInfo(False, "not_run", "The params do not fit; see details."),
     "TOKEN_REQUIRED": CodeInfo(False, "not_run", "The request needs a session and its token."),
     "INVALID_TOKEN": CodeInfo(False, "not_run", "The token is wrong, expired or revoked."),
     "INVALID_CREDENTIALS": CodeInfo(False, "not_run", "User name or password is wrong."),
     "FORBIDDEN": CodeInfo(False, "not_run", "The user's role does not allow this."),
     "SESSION_NOT_FOUND": CodeInfo(False, "not_run", "The server knows no such session."),
     "SESSION_EXPIRED": CodeInfo(False, "not_run", "The session was idle for too long."),
-    "SESSION_CLOSED": CodeInfo(False, "not_run", "The session was ended; details.reason says by what."),
-    "SESSION_FAILED": CodeInfo(False, "not_run", "The session crashed too often and waits for an operator."),
+    "SESSION_CLOSED": CodeInfo(False, "not_run", "The session was ended; see details.reason."),
+    "SESSION_FAILED": CodeInfo(False, "not_run", "It crashed too often and waits for an operator."),
     "RATE_LIMITED": CodeInfo(True, "not_run", "Too many requests; try again after retry_after_ms."),
-    "BUSY": CodeInfo(True, "not_run", "The session's queue is full; try again after retry_after_ms."),
+    "BUSY": CodeInfo(True, "not_run", "The queue of the session is full; wait retry_after_ms."),
     "SESSION_LIMIT": CodeInfo(True, "not_run", "The server or the user has too many sessions."),
     "DRAINING": CodeInfo(True, "not_run", "The server is shutting down; reconnect."),
-    "TIMEOUT": CodeInfo(True, "unknown", "The deadline passed; outcome says whether the request had begun."),
+    "TIMEOUT": CodeInfo(True, "unknown", "The deadline passed; see outcome whether it had begun."),
     "CANCELLED": CodeInfo(False, "unknown", "The request was cancelled."),
-    "HANDLER_CRASHED": CodeInfo(False, "unknown", "The handler failed; its changes were rolled back."),
-    "METHOD_SUSPENDED": CodeInfo(True, "not_run", "The method crashed several sessions and is switched off."),
+    "HANDLER_CRASHED": CodeInfo(False, "unknown", "The handler failed and was rolled back."),
+    "METHOD_SUSPENDED": CodeInfo(True, "not_run", "It crashed several sessions; it is off."),
     "ID_REUSED": CodeInfo(False, "not_run", "The request id was used with other params."),
     "ID_EXPIRED": CodeInfo(False, "not_run", "The request id is too old to be answered again."),
 }  # fmt: skip

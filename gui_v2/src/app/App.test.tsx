@@ -49,6 +49,7 @@ async function logIn(): Promise<void> {
 beforeEach(() => {
   server = new FakeServer();
   server.on["rpc.discover"] = () => ({ result: METHODS });
+  server.on["ping"] = () => ({ result: { pong: true, time: 1, tabs: 1, incarnation: 3, restarts: 2 } });
   server.on["get_settings"] = () => ({ result: { settings: {}, preferences: {} } });
   server.on["update_user_preferences"] = () => ({ result: { preferences: {} } });
   server.on["session.info"] = () => ({

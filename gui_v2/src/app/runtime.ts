@@ -1,6 +1,7 @@
 /** Makes the client and ties it to the stores. The only place that knows both. */
-import { type ClientEvents, EcanClient } from "../client/client";
+import { EcanClient } from "../client/client";
 import type { ConnectionOptions } from "../client/connection";
+import type { ClientEvents } from "../client/events";
 import { Heartbeat } from "../client/heartbeat";
 import { TokenRefresher } from "../client/refresher";
 import { useConnection } from "../stores/connection";

@@ -7,7 +7,6 @@
  */
 import { ErrorCode, endsSession, SESSION_OVER } from "../protocol/codes";
 import {
-  answerFrame,
   field,
   type Json,
   numberField,
@@ -21,36 +20,17 @@ import {
 } from "../protocol/frames";
 import { cursorOf, sessionOfLogin } from "./answers";
 import { Connection, type ConnectionOptions } from "./connection";
-import { PushCursor } from "./cursor";
 import { DrainWatch } from "./drain";
 import { Emitter } from "./emitter";
+import type { ClientEvents, Phase } from "./events";
+import { PushInbox } from "./inbox";
 import { type ResumeHost, Resumer } from "./resumer";
 import { type PendingRequest, PendingRequests, type Reply, type RequestOptions } from "./rpc";
-import { cursorStore, type StoredSession, sessionStore } from "./storage";
+import { type StoredSession, sessionStore } from "./storage";
 import { refreshMoment } from "./token";
-
-/** Where the session stands, apart from the connection. */
-export type Phase =
-  | { name: "anonymous"; reason: string | null; message?: string }
-  | { name: "resuming" }
-  | { name: "ready" }
-  | { name: "failed"; error: WireError };
-
-export interface ClientEvents {
-  phase: Phase;
-  session: StoredSession | null;
-  /** The session is usable (again): after login and after every resume. */
-  ready: { how: "login" | "resume"; incarnation: number | undefined };
-  push: { frame: PushFrame; at: number };
-  gap: { missed: number };
-  /** Until when the server asked us to stay away; null when it is over. */
-  draining: number | null;
-}
 
 const LOGIN_TIMEOUT_MS = 30_000;
 const LOGOUT_TIMEOUT_MS = 4_000;
-const CURSOR_SAVE_MS = 200;
-const MAX_KEPT_ANSWERS = 20;
 /** Methods whose success may carry a new token for this session. */
 const RENEWING: ReadonlySet<string> = new Set(["refresh_token", "change_password"]);
 
@@ -60,14 +40,11 @@ export class EcanClient {
   /** When the last frame of any kind came in (ms since the epoch). */
   lastHeardAt = 0;
   private readonly pending = new PendingRequests((request) => this.transmit(request));
-  private readonly cursor = new PushCursor(cursorStore.load());
+  private readonly inbox = new PushInbox();
   private readonly drain: DrainWatch;
   private readonly resumer = new Resumer(this.resumeHost());
   private currentPhase: Phase = { name: "anonymous", reason: null };
   private currentSession: StoredSession | null = sessionStore.load();
-  /** Answers to pushes that could not leave yet. */
-  private answers: string[] = [];
-  private cursorTimer: ReturnType<typeof setTimeout> | undefined;
   private stopWatching: () => void = () => {};
 
   constructor(url: string, options: ConnectionOptions = {}) {
@@ -98,13 +75,13 @@ export class EcanClient {
     this.stopWatching();
     this.drain.clear();
     this.resumer.cancel();
-    this.saveCursor();
+    this.inbox.save();
     this.connection.stop();
   }
 
   /** Writes down what is saved with a delay; call it when the page goes away. */
   flush(): void {
-    this.saveCursor();
+    this.inbox.save();
   }
 
   /** Calls a method. Raises: RpcError with the server's error. */
@@ -163,10 +140,8 @@ export class EcanClient {
 
   /** Answers a push the server waits for; without a connection, after the next resume. */
   answer(push: PushFrame, result: Json): void {
-    if (!push.id) return;
-    const text = JSON.stringify(answerFrame({ id: push.id, method: push.method }, result));
-    if (this.currentPhase.name === "ready" && this.connection.send(text)) return;
-    this.answers = [...this.answers, text].slice(-MAX_KEPT_ANSWERS);
+    const send = (text: string) => this.currentPhase.name === "ready" && this.connection.send(text);
+    this.inbox.answer(push, result, send);
   }
 
   /** Tries again to take up a failed session. */
@@ -177,9 +152,8 @@ export class EcanClient {
 
   private loggedIn(reply: Reply, username: string): void {
     const session = sessionOfLogin(reply, username);
-    this.cursor.clear();
-    this.cursor.attach(cursorOf(reply.result, session.sid));
-    this.saveCursor();
+    this.inbox.clear();
+    this.inbox.attach(cursorOf(reply.result, session.sid));
     this.setSession(session);
     this.becomeReady("login", reply.meta.incarnation);
   }
@@ -206,8 +180,7 @@ export class EcanClient {
     const session = this.currentSession;
     if (!session) return;
     const answer = cursorOf(result, session.sid);
-    const missed = this.cursor.attach(answer);
-    this.saveCursor();
+    const missed = this.inbox.attach(answer);
     if (answer.gap) this.events.emit("gap", { missed });
     const { sid, epoch } = answer;
     if (sid !== session.sid || epoch !== session.epoch) this.setSession({ ...session, sid, epoch });
@@ -218,7 +191,7 @@ export class EcanClient {
     return {
       session: () => this.newestSession(),
       request: (method, params, options) => this.request(method, params, options),
-      cursorParams: (sid) => this.cursor.resumeParams(sid),
+      cursorParams: (sid) => this.inbox.resumeParams(sid),
       resuming: () => this.setPhase({ name: "resuming" }),
       resumed: (reply) => this.resumed(reply),
       ended: (reason, message) => this.endSession(reason, message),
@@ -236,7 +209,7 @@ export class EcanClient {
 
   private becomeReady(how: "login" | "resume", incarnation: number | undefined): void {
     this.setPhase({ name: "ready" });
-    for (const text of this.answers.splice(0)) this.connection.send(text);
+    this.inbox.flushAnswers((text) => this.connection.send(text));
     this.pending.flush();
     this.events.emit("ready", { how, incarnation });
   }
@@ -253,10 +226,8 @@ export class EcanClient {
 
   private leaveSession(next: StoredSession | null): void {
     this.currentSession = next;
-    this.answers = [];
     this.resumer.cancel();
-    this.cursor.clear();
-    this.saveCursor();
+    this.inbox.clear();
     this.pending.failAll((request) => ({
       code: ErrorCode.SESSION_CLOSED,
       message: "the session ended",
@@ -315,9 +286,8 @@ export class EcanClient {
   }
 
   private receivedPush(frame: PushFrame): void {
-    const verdict = this.cursor.see(frame.meta?.seq, frame.meta?.epoch);
+    const verdict = this.inbox.see(frame);
     if (verdict.kind === "duplicate") return;
-    this.cursorTimer ??= setTimeout(() => this.saveCursor(), CURSOR_SAVE_MS);
     if (verdict.missed > 0) this.events.emit("gap", { missed: verdict.missed });
     this.events.emit("push", { frame, at: Date.now() });
     if (frame.method === "session.closed") {
@@ -352,11 +322,5 @@ export class EcanClient {
   private setPhase(phase: Phase): void {
     this.currentPhase = phase;
     this.events.emit("phase", phase);
-  }
-
-  private saveCursor(): void {
-    clearTimeout(this.cursorTimer);
-    this.cursorTimer = undefined;
-    cursorStore.save(this.cursor.state);
   }
 }

@@ -1,6 +1,6 @@
 /** The session as the screen shows it: phase, who, and what `session.info` and `ping` say. */
 import { create } from "zustand";
-import type { Phase } from "../client/client";
+import type { Phase } from "../client/events";
 import type { StoredSession } from "../client/storage";
 import { field, type Json, numberField, stringField } from "../protocol/frames";
 
