@@ -16,6 +16,11 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+# RACE: pytest-asyncio asks for the current event loop; on Python 3.11 that makes one which
+# nobody closes, and a later test is blamed for it.
+asyncio.set_event_loop(None)
+
+
 @pytest.fixture(autouse=True)
 def no_actor_left() -> object:
     """Every actor a test starts is stopped by it."""

@@ -193,6 +193,15 @@ describe("resume", () => {
     expect(client.phase.name).toBe("ready");
   });
 
+  it("hears that the session failed, and that an operator revived it", async () => {
+    await started();
+    server.socket.push("session.failed", { reason: "crash_loop" });
+    expect(client.phase).toMatchObject({ name: "failed", error: { code: "SESSION_FAILED" } });
+    server.socket.push("session.restarted", { incarnation: 5, reason: "revived" });
+    await pass();
+    expect(client.phase.name).toBe("ready");
+  });
+
   it("comes back by itself when the server is too busy to resume", async () => {
     let calls = 0;
     server.on["session.resume"] = () =>

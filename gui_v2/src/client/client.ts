@@ -292,6 +292,10 @@ export class EcanClient {
     this.events.emit("push", { frame, at: Date.now() });
     if (frame.method === "session.closed") {
       this.endSession(stringField(frame.params, "reason") ?? "closed");
+    } else if (frame.method === "session.failed") {
+      this.setPhase({ name: "failed", error: { code: ErrorCode.SESSION_FAILED, message: "" } });
+    } else if (frame.method === "session.restarted" && this.currentPhase.name === "failed") {
+      void this.resumer.start(); // an operator has revived it
     } else if (frame.method === "server.draining") {
       this.drain.begin(numberField(frame.params, "reconnect_in_ms") ?? 1_000);
     } else if (frame.method !== "ui.ask" && frame.meta?.expects_answer === true) {

@@ -29,7 +29,10 @@ export function Banners() {
           type="error"
           showIcon
           title={t("session.failedTitle")}
-          description={t("session.failedText", { message: phase.error.message, code: phase.error.code })}
+          description={t("session.failedText", {
+            message: phase.error.message || t("session.failedPush"),
+            code: phase.error.code,
+          })}
           action={
             <Space orientation="vertical">
               <Button type="primary" data-testid="failed-retry" onClick={() => client.retryResume()}>

@@ -1,0 +1,68 @@
+"""The tables of docs/operators/running.md and docs/developers/lifecycle.md, from the code.
+
+``python -m ecan.testing.docs`` rewrites the pages; a test compares them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ecan.actors.lifecycle import mermaid
+from ecan.config import markdown_table
+from ecan.protocol.codes import CLOSE_CODES, ERROR_CODES, may_reconnect
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def error_table() -> str:
+    """Every error code with what a client may assume."""
+    rows = ["| code | retry | outcome | meaning |", "|---|---|---|---|"]
+    rows += [
+        f"| {code} | {'yes' if info.retryable else 'no'} | {info.outcome} | {info.doc} |"
+        for code, info in ERROR_CODES.items()
+    ]
+    return "\n".join(rows)
+
+
+def close_table() -> str:
+    """Every close code and whether to reconnect."""
+    rows = ["| code | name | reconnect | meaning |", "|---|---|---|---|"]
+    rows += [
+        f"| {int(code)} | {code.name} | {'yes' if may_reconnect(code) else 'no'} | {doc} |"
+        for code, doc in CLOSE_CODES.items()
+    ]
+    return "\n".join(rows)
+
+
+TABLES = {
+    "settings": markdown_table,
+    "errors": error_table,
+    "closes": close_table,
+    "lifecycle": lambda: "```mermaid\n" + mermaid() + "```",
+}
+
+PAGES = (
+    ROOT / "docs" / "operators" / "running.md",
+    ROOT / "docs" / "developers" / "lifecycle.md",
+)
+
+
+def render(page: str) -> str:
+    """A page with the text between ``<!-- made: NAME -->`` and ``<!-- end -->`` made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        table = TABLES[match["name"]]().strip()
+        return f"<!-- made: {match['name']} -->\n{table}\n<!-- end -->"
+
+    return re.sub(r"<!-- made: (?P<name>\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Rewrite the pages."""
+    for page in PAGES:
+        page.write_text(render(page.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
