@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, TextIO
 
 from cyclopts import Parameter
@@ -159,6 +160,7 @@ class _Client:
         self._url = url
         self._timeout = timeout
         self._ids = itertools.count(1)
+        self._stack = ExitStack()
         self._socket: ClientConnection
 
     def __enter__(self) -> Self:
@@ -166,13 +168,15 @@ class _Client:
         from websockets.sync.client import connect  # noqa: PLC0415 - `ecan --help` is quick
 
         try:
-            self._socket = connect(
-                self._url,
-                open_timeout=self._timeout,
-                close_timeout=1,
-                compression=None,
-                max_size=MAX_REPLY_BYTES,
-                proxy=None,
+            self._socket = self._stack.enter_context(
+                connect(
+                    self._url,
+                    open_timeout=self._timeout,
+                    close_timeout=1,
+                    compression=None,
+                    max_size=MAX_REPLY_BYTES,
+                    proxy=None,
+                )
             )
         except InvalidURI as error:
             _fail(USAGE, f"--url: {error}")
@@ -181,7 +185,7 @@ class _Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self._stack.close()
 
     def request(self, method: str, params: Any, meta: dict[str, Any]) -> Any:
         """The result of a request.

@@ -24,6 +24,13 @@ class Control:
     control_lane = True
 
 
+class Loop:
+    """What a mailbox needs of one."""
+
+    def call_soon_threadsafe(self, callback):
+        callback()
+
+
 def weight(item):
     return 0 if isinstance(item, Envelope) else item.size_bytes
 
@@ -36,12 +43,9 @@ class MailboxMachine(RuleBasedStateMachine):
         self.mailbox = Mailbox(MAX_ITEMS, MAX_BYTES, MAX_CONTROL)
         self.user, self.control = [], []
         self.paused = self.closed = False
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.woken = False
         self.attached = False
-
-    def teardown(self):
-        self.loop.close()
 
     def wake(self):
         self.woken = True
@@ -170,14 +174,13 @@ class WakeMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.mailbox = Mailbox(MAX_ITEMS, MAX_BYTES, MAX_CONTROL)
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.woken = 0
         asyncio._set_running_loop(self.loop)
         self.mailbox.attach(self.wake, self.loop)
 
     def teardown(self):
         asyncio._set_running_loop(None)
-        self.loop.close()
 
     def wake(self):
         self.woken += 1

@@ -327,13 +327,17 @@ async def test_senders_context_does_not_leak():
     async def look():
         seen.append(request_id.get())
 
+    async def keep():
+        request_id.set("mine")
+
     ref, other = Probe.start(), Probe.start()
+    await turns()  # their first turn has the context of start()
     request_id.set("sender's")
     started_inside = Probe.start()
     for each in (ref, started_inside):
         each.tell(lambda: seen.append(request_id.get()))
         each.tell(look)
-    ref.tell(lambda: request_id.set("mine") and None)
+    ref.tell(keep)
     ref.tell(look)
     other.tell(look)
     await turns(10)
@@ -705,16 +709,14 @@ async def test_request_that_ends_when_a_turn_is_scheduled_already():
     log, gate = [], asyncio.Event()
     ref = Probe.start(log=log)
 
-    async def request():
-        await gate.wait()
-        ref.tell(Control(name="from inside"))
-
-    ref.tell(request)
+    ref.tell(gate.wait)
     ref.tell("next")
     await turns()
     gate.set()
+    await asyncio.sleep(0)  # the task has ended, and its callback is queued
+    ref.tell(Control(name="just now"))
     await turns()
-    assert log == ["start", Control(name="from inside"), "next"]
+    assert log == ["start", Control(name="just now"), "next"]
 
 
 # -- memory --------------------------------------------------------------------------
@@ -763,9 +765,6 @@ async def test_running_request_is_not_collected():
 def test_coroutine_thrown_away_with_its_loop_is_left_alone():
     """No failure is reported for the interpreter's own GeneratorExit."""
     from ecan.runtime.actor import _drive
-
-    async def forever():
-        await asyncio.get_event_loop_policy().new_event_loop().create_future()
 
     class Waits:
         def __await__(self):

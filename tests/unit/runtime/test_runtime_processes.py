@@ -16,7 +16,7 @@ import pytest
 
 from ecan.runtime import process_worker
 from ecan.runtime.process_worker import serve, serve_requests
-from ecan.runtime.processes import ProcessDied, ProcessFailure, ProcessLane
+from ecan.runtime.processes import ProcessDied, ProcessFailure, ProcessLane, _Owner
 
 
 @pytest.fixture
@@ -106,11 +106,17 @@ async def test_kill_running(lane):
     assert await lane.run(os.getpid).future != pid
 
 
-async def test_kill_while_its_process_starts(lane):
-    """There is no process yet; it must not run all the same."""
+async def test_kill_while_its_process_starts(lane, monkeypatch):
+    """There is no process to kill yet; the job must not run all the same."""
+    start = _Owner._alive_process
+
+    def start_and_be_killed(self):
+        started = start(self)
+        self.job.kill()
+        return started
+
+    monkeypatch.setattr(_Owner, "_alive_process", start_and_be_killed)
     job = lane.run(time.sleep, 600)
-    await until(lambda: job.started)
-    job.kill()
     with pytest.raises(ProcessDied):
         await asyncio.wait_for(job.future, 60)
 

@@ -88,6 +88,7 @@ async def test_idle_threads_beyond_the_core_leave():
 
 async def test_context_is_the_given_one_or_empty(pool):
     """Nothing leaks from job to job through a thread's own context."""
+    variable.set("the caller's")
     context = contextvars.Context()
     context.run(variable.set, "given")
     assert await pool.run(variable.get, context=context).future == "given"
