@@ -53,8 +53,8 @@ class StallWatchdog:
     Args:
         loop: the loop to watch.
         threshold_s: seconds without a turn that are too many.
-        interval_s: seconds between beats, and between looks (about 0.2 % of a
-            CPU at 25 ms).
+        interval_s: seconds between beats, and between looks (measured: 0.8 % of
+            a CPU at 25 ms).
         on_stall: called on the loop once it turns again, first with the stall as
             noticed, then with its end. The log warning comes at once, from the
             watching thread: a loop that never returns is seen too.

@@ -1,6 +1,5 @@
 """The mailbox against a model made of two lists."""
 
-import asyncio
 from dataclasses import dataclass
 
 from hypothesis import settings
@@ -25,7 +24,7 @@ class Control:
 
 
 class Loop:
-    """What a mailbox needs of one."""
+    """What a mailbox needs of one; wakes at once."""
 
     def call_soon_threadsafe(self, callback):
         callback()
@@ -129,12 +128,7 @@ class MailboxMachine(RuleBasedStateMachine):
     def attach_or_detach(self):
         self.attached = not self.attached
         if self.attached:
-            # The running loop is the mailbox's: no thread-safe detour in this model.
-            asyncio._set_running_loop(self.loop)
-            try:
-                self.mailbox.attach(self.wake, self.loop)
-            finally:
-                asyncio._set_running_loop(None)
+            self.mailbox.attach(self.wake, self.loop)
         else:
             self.mailbox.detach()
             self.woken = False
@@ -176,11 +170,7 @@ class WakeMachine(RuleBasedStateMachine):
         self.mailbox = Mailbox(MAX_ITEMS, MAX_BYTES, MAX_CONTROL)
         self.loop = Loop()
         self.woken = 0
-        asyncio._set_running_loop(self.loop)
         self.mailbox.attach(self.wake, self.loop)
-
-    def teardown(self):
-        asyncio._set_running_loop(None)
 
     def wake(self):
         self.woken += 1

@@ -1,0 +1,1 @@
+"""Benchmarks of the session server; run by ``make bench``. Reported, never asserted."""

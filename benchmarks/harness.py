@@ -1,0 +1,259 @@
+"""Processes, their CPU time, the machine's noise, and tables."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ecan.testing.client import Client
+
+ROOT = Path(__file__).parent.parent
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PASSWORD = "correct horse battery"
+CPUS = sorted(os.sched_getaffinity(0))
+SERVER_CPU = CPUS[0]
+CLIENT_CPU = CPUS[-1]
+"""The same one where there is only one; then the figures are of little use."""
+
+
+def pin(pid: int, cpu: int) -> None:
+    """Bind a process, before it has threads, to one CPU."""
+    os.sched_setaffinity(pid, {cpu})
+
+
+class Server:
+    """A server process and its CPU time."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], port: int) -> None:
+        self.name, self.process, self.port = name, process, port
+
+    def cpu_s(self) -> float:
+        """User and system time of the process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+    def rss_bytes(self) -> int:
+        """Resident memory."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextlib.contextmanager
+def _server(name: str, command: list[str], env: dict[str, str], log: Path) -> Iterator[Server]:
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            preexec_fn=lambda: pin(0, SERVER_CPU),
+        )
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if match := re.search(rb"ready (?:on )?https?://[^ ]*:(\d+)", line):
+                    break
+            else:
+                raise RuntimeError(f"{name} did not start:\n{log.read_text()[-2000:]}")
+            yield Server(name, process, int(match[1]))
+        finally:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def reference(name: str) -> Iterator[Server]:
+    """One of `benchmarks.servers`."""
+    with tempfile.TemporaryDirectory(prefix="ecan-bench-") as folder:
+        command = [sys.executable, "-m", "benchmarks.servers", name]
+        with _server(name, command, {}, Path(folder) / "log") as server:
+            yield server
+
+
+@contextlib.contextmanager
+def ours(**settings: str) -> Iterator[Server]:
+    """Our server as it is started in production, with debug methods."""
+    with tempfile.TemporaryDirectory(prefix="ecan-bench-") as folder:
+        env = {
+            "ECAN_WS_HOST": "127.0.0.1",
+            "ECAN_WS_PORT": "0",
+            "ECAN_DATA_DIR": folder,
+            "ECAN_ADMIN_PASSWORD": PASSWORD,
+            "ECAN_DEBUG_METHODS": "1",
+            "ECAN_RATE_LIMIT": "0",
+            "ECAN_LOGIN_RATE_LIMIT": "0",
+            "ECAN_MAX_SESSIONS_PER_USER": "10000",
+            "ECAN_LOG_FORMAT": "json",
+            "ECAN_SIGNUP": "open",
+            "ECAN_DRAIN_TIMEOUT": "1",
+            **settings,
+        }
+        command = [sys.executable, str(ROOT / "web_server.py")]
+        with _server("ecan", command, env, Path(folder) / "log") as server:
+            yield server
+
+
+async def log_in(server: Server, count: int, users: int = 4) -> tuple[list[dict[str, str]], float]:
+    """Sessions by real logins of a few users; their credentials and the seconds it took."""
+    url = f"ws://127.0.0.1:{server.port}/ws"
+    names = [f"bench{number}" for number in range(users)]
+    sessions: list[dict[str, str]] = []
+    async with Client(url) as client:
+        for name in names:
+            await client.call("signup", {"username": name, "password": PASSWORD})
+    started = time.perf_counter()
+    # A connection holds one session; nothing keeps it from asking for the next.
+    async with Client(url) as client:
+        for number in range(count):
+            client.session = {}
+            await client.login(names[number % users], PASSWORD)
+            sessions.append(dict(client.session))
+    return sessions, time.perf_counter() - started
+
+
+class LoadClient:
+    """The load process (`benchmarks.load`) from outside."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def __call__(self, command: str, **arguments: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(orjson.dumps([command, arguments]) + b"\n")
+        line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the load client ended")
+        answer = orjson.loads(line)
+        if "error" in answer:
+            raise RuntimeError(f"load client, {command}: {answer['error']}")
+        result: dict[str, Any] = answer["ok"]
+        return result
+
+
+@contextlib.asynccontextmanager
+async def load_client() -> AsyncIterator[LoadClient]:
+    """Start the load process, bound to its CPU."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "benchmarks.load",
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**24,
+        preexec_fn=lambda: pin(0, CLIENT_CPU),
+    )
+    try:
+        yield LoadClient(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+class Noise:
+    """What else the server's CPU did while something was measured."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+        self._started = time.perf_counter()
+
+    @staticmethod
+    def _read() -> tuple[int, int]:
+        for line in Path("/proc/stat").read_text().splitlines():
+            if line.startswith(f"cpu{SERVER_CPU} "):
+                user, nice, system, _, _, irq, softirq, steal = map(int, line.split()[1:9])
+                return user + nice + system + irq + softirq, steal
+        return 0, 0
+
+    def shares(self, own_cpu_s: float) -> tuple[float, float]:
+        """Shares of foreign processes and of the hypervisor (steal)."""
+        seconds = time.perf_counter() - self._started
+        busy, steal = self._read()
+        foreign = (busy - self._before[0]) / TICKS_PER_S - own_cpu_s
+        return max(0.0, foreign / seconds), (steal - self._before[1]) / TICKS_PER_S / seconds
+
+
+async def measured(
+    load: LoadClient, server: Server, command: str, workload: str, **arguments: Any
+) -> dict[str, Any]:
+    """Run a slice and add the server's CPU time and the noise."""
+    noise, cpu = Noise(), server.cpu_s()
+    result = await load(command, name=workload, **arguments)
+    cpu = server.cpu_s() - cpu
+    result["foreign"], result["steal"] = noise.shares(cpu)
+    result["server_cpu"] = cpu / result["seconds"]
+    result["cpu_us"] = cpu / max(1, result["requests"]) * 1e6
+    return result
+
+
+def median(values: list[float]) -> float:
+    """The middle one, the lower of two."""
+    return sorted(values)[(len(values) - 1) // 2] if values else float("nan")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were made on."""
+    model = "?"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    import attrs
+    import pykka
+    import uvloop
+    import websockets
+
+    revision = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        "cpu": model,
+        "cpus": len(CPUS),
+        "system": platform.platform(terse=True),
+        "load": round(os.getloadavg()[0], 2),
+        "revision": revision,
+        "python": platform.python_version(),
+        "websockets": websockets.__version__,
+        "uvloop": uvloop.__version__,
+        "orjson": orjson.__version__,
+        "pykka": pykka.__version__,
+        "attrs": attrs.__version__,
+    }
+
+
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table, aligned for the terminal too."""
+    cells = [head, *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |" for row in cells]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        if value != value:
+            return "-"
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)

@@ -1,0 +1,429 @@
+"""The load client: one process, many WebSockets, own framing, every reply verified.
+
+Run as ``python -m benchmarks.load`` by `benchmarks.harness.LoadClient`, which talks to it
+in JSON lines: one command on stdin, one result on stdout.
+
+The `websockets` client would be the bottleneck (it costs more than the server), so frames
+are written by hand: a request is ``prefix + id + suffix`` behind a constant header. The
+masking key is four zero bytes, which RFC 6455 allows and which leaves the payload as it
+is; the server still unmasks it, so nothing is saved on its side.
+
+Every reply must be the next one this connection waits for (same id, in order), be a
+``success``, and for counting methods carry the count of requests made so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ctypes
+import gc
+import itertools
+import os
+import secrets
+import struct
+import sys
+import time
+from array import array
+from collections import deque
+from typing import Any
+
+import orjson
+import uvloop
+
+FIN_TEXT, FIN_CLOSE, FIN_PING, FIN_PONG = 0x81, 0x88, 0x89, 0x8A
+MASKED = 0x80
+MIN_MEDIUM, MIN_LARGE = 126, 127
+NO_MASK = bytes(4)
+ID_DIGITS = 10
+FIRST_REPLY_S = 30.0
+
+
+def client_frame(first_byte: int, payload: bytes) -> bytes:
+    """A masked frame with the masking key 0."""
+    length = len(payload)
+    if length < MIN_MEDIUM:
+        head = struct.pack("!BB", first_byte, MASKED | length)
+    elif length < 65536:
+        head = struct.pack("!BBH", first_byte, MASKED | MIN_MEDIUM, length)
+    else:
+        head = struct.pack("!BBQ", first_byte, MASKED | MIN_LARGE, length)
+    return head + NO_MASK + payload
+
+
+class Template:
+    """A request whose id alone changes.
+
+    Args:
+        method, params, meta: of the request.
+        echo: the reply is the request itself.
+        counting: the result must be the number of this request.
+        prefix: of the ids; ids are unique per session, whoever connects to it.
+    """
+
+    def __init__(
+        self, method: str, params: Any, meta: dict[str, Any], echo: bool, counting: bool
+    ) -> None:
+        mark = b"0" * ID_DIGITS
+        self.prefix = secrets.token_hex(3).encode()
+        body = orjson.dumps(
+            {
+                "id": (self.prefix + mark).decode(),
+                "type": "request",
+                "method": method,
+                **({"params": params} if params is not None else {}),
+                "meta": meta,
+                "timestamp": 1_700_000_000_000,
+            }
+        )
+        frame = client_frame(FIN_TEXT, body)
+        self.head, self.tail = frame.split(mark, 1)
+        self.reply_head = b'{"id":"' + self.prefix
+        self.counting = counting
+        self.echo = echo
+        self.count = 0
+
+    def next(self) -> tuple[bytes, bytes, int]:
+        """The next frame, how its reply begins, and its number."""
+        self.count += 1
+        digits = b"%010d" % self.count
+        return (
+            self.head + digits + self.tail,
+            self.reply_head + digits + b'"',
+            self.count,
+        )
+
+
+class Socket(asyncio.Protocol):
+    """One WebSocket. ``run`` decides what happens when a reply has come."""
+
+    def __init__(self, host: str, path: str) -> None:
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.transport: Any = None
+        self.run: Any = None
+        self.number = 0
+        self.templates: list[Template] = []
+        self.waiting: deque[tuple[bytes, int, float, Template]] = deque()
+        self.lost = False
+        self.pushes = 0
+        self._buffer = b""
+        self._host, self._path = host, path
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        key = base64.b64encode(os.urandom(16)).decode()
+        transport.write(
+            f"GET {self._path} HTTP/1.1\r\nHost: {self._host}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        if not self.opened.done():
+            self.opened.set_exception(ConnectionError(f"connection lost: {error}"))
+        if self.run is not None:
+            self.run.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        if not self.opened.done():
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._buffer = data
+                return
+            if not data.startswith(b"HTTP/1.1 101"):
+                self.opened.set_exception(ConnectionError(data[:200].decode("latin1")))
+                return
+            data = data[end + 4 :]
+            self.opened.set_result(None)
+        at, size = 0, len(data)
+        while size - at >= 2:
+            opcode, length = data[at], data[at + 1]
+            start = at + 2
+            if length == MIN_MEDIUM:
+                if size - at < 4:
+                    break
+                length = data[at + 2] << 8 | data[at + 3]
+                start = at + 4
+            elif length == MIN_LARGE:
+                if size - at < 10:
+                    break
+                (length,) = struct.unpack_from("!Q", data, at + 2)
+                start = at + 10
+            end = start + length
+            if end > size:
+                break
+            at = end
+            if opcode == FIN_TEXT:
+                self._reply(data[start:end])
+            elif opcode == FIN_PING:
+                self.transport.write(client_frame(FIN_PONG, data[start:end]))
+            elif opcode == FIN_CLOSE:
+                self.transport.close()
+                return
+        if at < size:
+            self._buffer = data[at:]
+
+    def send(self, template: Template, since: float) -> None:
+        """Send the next request; its latency counts from ``since``."""
+        frame, expected, count = template.next()
+        self.waiting.append((expected, count, since, template))
+        self.transport.write(frame)
+
+    def _reply(self, payload: bytes) -> None:
+        run = self.run
+        if not self.waiting or not payload.startswith(self.waiting[0][0]):
+            if payload.startswith(b'{"id":"p-'):
+                self.pushes += 1
+            elif run is not None:
+                run.failed("wrong id or order", payload)
+            return
+        _, count, since, template = self.waiting.popleft()
+        if not template.echo:
+            if b'"status":"success"' not in payload:
+                if b'"status":"pending"' in payload:
+                    return
+                if run is not None:
+                    run.failed(_code(payload), payload)
+                    run.answered(self, since, template)
+                return
+            if template.counting and b'"result":%d,' % count not in payload:
+                if run is not None:
+                    run.failed("wrong count", payload)
+        if run is not None:
+            run.answered(self, since, template)
+
+
+def _code(payload: bytes) -> str:
+    try:
+        return str(orjson.loads(payload)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return "no success"
+
+
+class Run:
+    """What one slice measures."""
+
+    def __init__(self) -> None:
+        self.latencies_s = array("d")
+        self.sent = 0
+        self.failures: dict[str, int] = {}
+        self.example = ""
+        self.lost_connections = 0
+        self.stopping = False
+
+    def failed(self, why: str, payload: bytes = b"") -> None:
+        """Count a reply that is not as it must be."""
+        self.failures[why] = self.failures.get(why, 0) + 1
+        self.example = self.example or payload[:300].decode("utf-8", "replace")
+
+    def lost(self, socket: Socket) -> None:
+        """A connection ended: what it waited for is lost."""
+        self.lost_connections += 1
+        if socket.waiting:
+            self.failures["connection lost"] = self.failures.get("connection lost", 0) + len(
+                socket.waiting
+            )
+            socket.waiting.clear()
+
+    def answered(self, socket: Socket, since: float, template: Template) -> None:
+        """A reply came."""
+        self.latencies_s.append(time.perf_counter() - since)
+
+
+class ClosedLoop(Run):
+    """As many requests in flight as connections (times ``window``)."""
+
+    def answered(self, socket: Socket, since: float, template: Template) -> None:
+        now = time.perf_counter()
+        self.latencies_s.append(now - since)
+        if not self.stopping:
+            self.sent += 1
+            socket.send(template, now)
+
+
+class Ticker:
+    """A periodic timer with more than a millisecond's resolution (Linux timerfd)."""
+
+    def __init__(self, period_s: float, tick: Any) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.fd = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        nanoseconds = max(100_000, int(period_s * 1e9))
+        spec = (ctypes.c_long * 4)(0, nanoseconds, 0, nanoseconds)
+        libc.timerfd_settime(self.fd, 0, ctypes.byref(spec), None)
+        self._tick = tick
+        asyncio.get_running_loop().add_reader(self.fd, self._due)
+
+    def _due(self) -> None:
+        os.read(self.fd, 8)
+        self._tick()
+
+    def close(self) -> None:
+        """Stop ticking."""
+        asyncio.get_running_loop().remove_reader(self.fd)
+        os.close(self.fd)
+
+
+class Client:
+    """The process: groups of connections, workloads on them, slices."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, list[Socket]] = {}
+        self.workloads: dict[str, list[tuple[Socket, Template]]] = {}
+
+    async def connect(
+        self, group: str, port: int, count: int, host: str = "127.0.0.1", path: str = "/ws"
+    ) -> dict[str, Any]:
+        """Open a group of connections, 16 at a time."""
+        loop = asyncio.get_running_loop()
+        sockets: list[Socket] = []
+        started = time.perf_counter()
+
+        async def one() -> None:
+            _, socket = await loop.create_connection(lambda: Socket(host, path), host, port)
+            await asyncio.wait_for(socket.opened, FIRST_REPLY_S)
+            sockets.append(socket)
+
+        for start in range(0, count, 16):
+            await asyncio.gather(*(one() for _ in range(start, min(count, start + 16))))
+        self.groups[group] = sockets
+        return {"connections": len(sockets), "seconds": time.perf_counter() - started}
+
+    async def workload(
+        self,
+        name: str,
+        group: str,
+        method: str,
+        params: Any = None,
+        metas: list[dict[str, Any]] | None = None,
+        echo: bool = False,
+        counting: bool = False,
+    ) -> dict[str, Any]:
+        """Define what the connections of a group send; ``metas`` one for each."""
+        sockets = self.groups[group]
+        self.workloads[name] = [
+            (socket, Template(method, params, (metas or [{}])[i % len(metas or [{}])], echo, counting))
+            for i, socket in enumerate(sockets)
+        ]
+        socket, template = self.workloads[name][0]
+        return {"request_bytes": len(template.head) + ID_DIGITS + len(template.tail)}
+
+    async def closed(self, name: str, seconds: float, window: int = 1) -> dict[str, Any]:
+        """A slice at saturation."""
+        run = ClosedLoop()
+        pairs = self._begin(name, run)
+        started, cpu = time.perf_counter(), time.process_time()
+        for socket, template in pairs:
+            for _ in range(window):
+                run.sent += 1
+                socket.send(template, time.perf_counter())
+        await asyncio.sleep(seconds)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        run.stopping = True
+        answered = len(run.latencies_s)
+        await self._finish(pairs, run)
+        return self._result(run, answered, seconds, cpu)
+
+    async def open(self, name: str, rate: float, seconds: float) -> dict[str, Any]:
+        """A slice at a fixed rate; latency counts from when the request should have left."""
+        run = Run()
+        pairs = self._begin(name, run)
+        turn = itertools.cycle(pairs)
+        began = time.perf_counter()
+        total = int(rate * seconds)
+        done = asyncio.get_running_loop().create_future()
+
+        def tick() -> None:
+            due = min(total, int((time.perf_counter() - began) * rate) + 1)
+            while run.sent < due:
+                socket, template = next(turn)
+                if socket.lost:
+                    run.failed("connection lost")
+                else:
+                    socket.send(template, began + run.sent / rate)
+                run.sent += 1
+            if run.sent >= total and not done.done():
+                done.set_result(None)
+
+        cpu = time.process_time()
+        ticker = Ticker(1 / rate, tick)
+        await done
+        ticker.close()
+        await self._finish(pairs, run)
+        cpu = time.process_time() - cpu
+        return self._result(run, len(run.latencies_s), time.perf_counter() - began, cpu)
+
+    def _begin(self, name: str, run: Run) -> list[tuple[Socket, Template]]:
+        gc.collect()
+        gc.disable()
+        pairs = self.workloads[name]
+        for socket, _ in pairs:
+            socket.run = run
+        return pairs
+
+    async def _finish(self, pairs: list[tuple[Socket, Template]], run: Run) -> None:
+        """Wait for what is still on its way; what does not come is lost."""
+        until = time.perf_counter() + FIRST_REPLY_S
+        while any(socket.waiting for socket, _ in pairs) and time.perf_counter() < until:
+            await asyncio.sleep(0.005)
+        for socket, _ in pairs:
+            if socket.waiting:
+                run.failures["no reply"] = run.failures.get("no reply", 0) + len(socket.waiting)
+                socket.waiting.clear()
+            socket.run = None
+        gc.enable()
+
+    @staticmethod
+    def _result(run: Run, answered: int, seconds: float, cpu_s: float) -> dict[str, Any]:
+        ordered = sorted(run.latencies_s)
+
+        def quantile(q: float) -> float:
+            return ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1000 if ordered else 0.0
+
+        return {
+            "requests": len(ordered),
+            "sent": run.sent,
+            "seconds": seconds,
+            "rate": answered / seconds,
+            "p50_ms": quantile(0.5),
+            "p99_ms": quantile(0.99),
+            "p999_ms": quantile(0.999),
+            "max_ms": quantile(1.0),
+            "failures": run.failures,
+            "example": run.example,
+            "lost_connections": run.lost_connections,
+            "client_cpu": cpu_s / seconds,
+        }
+
+    async def disconnect(self, group: str) -> dict[str, Any]:
+        """Close a group."""
+        for socket in self.groups.pop(group):
+            socket.run = None
+            socket.transport.abort()
+        return {}
+
+
+async def main() -> None:
+    """Read commands until stdin ends."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=2**24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    client = Client()
+    while line := await reader.readline():
+        command, arguments = orjson.loads(line)
+        try:
+            answer = {"ok": await getattr(client, command)(**arguments)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -1,0 +1,147 @@
+"""Reference servers: ``python -m benchmarks.servers NAME`` prints its port and serves.
+
+All have the options of our own gateway (no compression, same frame limit) and answer
+the same request with a reply of the same shape; `echo` sends the request back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import orjson
+import pykka
+import uvloop
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+
+META = {"sid": "abcdefghijkl", "incarnation": 1, "replayed": False, "queue_ms": 0.0, "run_ms": 0.0}
+
+
+def reply_to(request: dict[str, Any], result: Any) -> dict[str, Any]:
+    """A reply of our shape."""
+    return {
+        "id": request["id"],
+        "type": "response",
+        "method": request["method"],
+        "status": "success",
+        "meta": META,
+        "result": result,
+        "timestamp": int(time.time() * 1000),
+    }
+
+
+class Counter:
+    """The session of one connection."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def incr(self, params: Any) -> int:
+        """The one method there is."""
+        self.count += 1
+        return self.count
+
+
+async def echo(ws: Any) -> None:
+    """Nothing but `websockets`: no JSON, no session."""
+    async for message in ws:
+        await ws.send(message)
+
+
+async def inline(ws: Any) -> None:
+    """orjson, a table of methods and a counter, right in the connection's task."""
+    session = Counter()
+    methods = {"counter.incr": session.incr}
+    async for message in ws:
+        request = orjson.loads(message)
+        result = methods[request["method"]](request.get("params"))
+        await ws.send(orjson.dumps(reply_to(request, result)), text=True)
+
+
+async def executor(ws: Any) -> None:
+    """The shape of eCan.ai's ws_server.py: every request through the default executor."""
+    loop = asyncio.get_running_loop()
+    session = Counter()
+    methods = {"counter.incr": session.incr}
+    async for message in ws:
+        request = json.loads(message)
+        method = methods[request["method"]]
+        result = await loop.run_in_executor(None, method, request.get("params"))
+        await ws.send(json.dumps(reply_to(request, result), separators=(",", ":")))
+
+
+class CounterActor(pykka.ThreadingActor):
+    """A thread of its own for each connection."""
+
+    use_daemon_thread = True
+
+    def __init__(self, ws: Any, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.ws, self.loop = ws, loop
+        self.session = Counter()
+
+    def on_receive(self, message: Any) -> None:
+        """One request, as bytes."""
+        request = orjson.loads(message)
+        result = self.session.incr(request.get("params"))
+        data = orjson.dumps(reply_to(request, result))
+        self.loop.call_soon_threadsafe(self._send, data)
+
+    def _send(self, data: bytes) -> None:
+        self.loop.create_task(self.ws.send(data, text=True))
+
+
+async def pykka_threads(ws: Any) -> None:
+    """The mailbox and the thread of `pykka.ThreadingActor`."""
+    actor = CounterActor.start(ws, asyncio.get_running_loop())
+    try:
+        async for message in ws:
+            actor.tell(message)
+    finally:
+        actor.stop(block=False)
+
+
+SERVERS = {
+    "echo": (echo, True),
+    "inline": (inline, True),
+    "executor": (executor, False),
+    "pykka": (pykka_threads, True),
+}
+"""Handler, and whether it runs on uvloop (the original eCan.ai did not)."""
+
+
+async def _run(handler: Any) -> None:
+    async def quietly(ws: Any) -> None:
+        try:
+            await handler(ws)
+        except ConnectionClosed:
+            pass
+
+    async with serve(
+        quietly,
+        "127.0.0.1",
+        0,
+        compression=None,
+        max_size=2**20,
+        ping_interval=20,
+        ping_timeout=20,
+        backlog=1024,
+    ) as server:
+        print(f"ready http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+        await asyncio.get_running_loop().create_future()
+
+
+def main(name: str) -> None:
+    """Serve until the process is ended."""
+    handler, on_uvloop = SERVERS[name]
+    factory = uvloop.new_event_loop if on_uvloop else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_run(handler))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
