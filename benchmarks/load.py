@@ -64,7 +64,7 @@ class Template:
     def __init__(
         self, method: str, params: Any, meta: dict[str, Any], echo: bool, counting: bool
     ) -> None:
-        mark = b"0" * ID_DIGITS
+        mark = b"#" * ID_DIGITS
         self.prefix = secrets.token_hex(3).encode()
         body = orjson.dumps(
             {

@@ -51,7 +51,9 @@ class LoopClock:
     """The real clock, on an asyncio loop.
 
     `mono` is ``loop.time()``, so that a loop with simulated time (looptime)
-    carries the whole tree with it. `now` is asked of the system each time: wall
+    carries the whole tree with it; on uvloop, whose ``time()`` counts whole
+    milliseconds and stands still within a turn, it is ``time.monotonic``, which has
+    the same origin. `now` is asked of the system each time: wall
     time at start plus elapsed `mono` would stand still while a machine sleeps.
 
     Args:
@@ -73,7 +75,8 @@ class LoopClock:
         self._wall = wall
         # Bound here instead of delegating in methods: `mono` is asked for every
         # frame, and one Python call less is a third of its cost.
-        self.mono: Callable[[], float] = self._loop.time
+        coarse = type(self._loop).__module__.partition(".")[0] == "uvloop"
+        self.mono: Callable[[], float] = time.monotonic if coarse else self._loop.time
         self.now: Callable[[], float] = wall
         self.call_at: Callable[..., Handle] = self._loop.call_at
         self.call_later: Callable[..., Handle] = self._loop.call_later

@@ -59,7 +59,9 @@ def server(tmp_path: Path) -> ServerProcess:
 
 
 @pytest.fixture
-def context(browser: Browser, request: pytest.FixtureRequest) -> BrowserContext:
+def context(
+    browser: Browser, server: ServerProcess, request: pytest.FixtureRequest
+) -> BrowserContext:
     """A browser profile of its own; page errors fail the test, a failure leaves a picture."""
     made = browser.new_context(viewport={"width": 1360, "height": 1000}, locale="en-US")
     made.set_default_timeout(30_000)

@@ -29,8 +29,10 @@ def in_session(page: Page) -> str:
 
 def send(page: Page, method: str, params: object) -> Locator:
     """Send a request from the console; its row in the history."""
-    field = by_id(page, "console-method").locator("input").or_(
-        page.locator("input[data-testid=console-method]")
+    field = (
+        by_id(page, "console-method")
+        .locator("input")
+        .or_(page.locator("input[data-testid=console-method]"))
     )
     field.first.fill(method)
     page.keyboard.press("Escape")

@@ -16,7 +16,9 @@ export function parseJsonText(text: string): ParsedJson {
   try {
     return { ok: true, value: JSON.parse(text) as Json };
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
+    const full = error instanceof Error ? error.message : String(error);
+    // The engine's own place counts differently, if it is there at all.
+    const message = full.replace(/ (in JSON )?at position .*$/, "");
     return { ok: false, message, ...lineAndColumn(text, errorOffset(text) ?? text.length) };
   }
 }

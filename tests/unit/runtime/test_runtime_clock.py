@@ -1,6 +1,7 @@
 """Clocks: the loop's, and the one that tests move."""
 
 import asyncio
+import time
 import doctest
 import time
 
@@ -88,3 +89,19 @@ async def test_fake_sleep_wakes_when_the_clock_is_moved():
     await sleeper
     with pytest.raises(asyncio.CancelledError):
         await cancelled
+
+
+def test_mono_is_fine_grained_on_uvloop() -> None:
+    """On uvloop time goes on within a turn, and timers set by it fire."""
+    import uvloop
+
+    async def story() -> bool:
+        clock = LoopClock()
+        first = clock.mono()
+        fired = asyncio.Event()
+        clock.call_at(clock.mono() + 0.001, fired.set)
+        await fired.wait()
+        return clock.mono() > first and clock.mono is time.monotonic
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(story())
