@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -149,8 +150,13 @@ class LoadClient:
 
 
 @contextlib.asynccontextmanager
-async def load_client() -> AsyncIterator[LoadClient]:
+async def load_client(nice: int = 0) -> AsyncIterator[LoadClient]:
     """Start the load process, bound to its CPU."""
+
+    def prepare() -> None:
+        pin(0, CLIENT_CPU)
+        os.nice(nice)
+
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -159,7 +165,7 @@ async def load_client() -> AsyncIterator[LoadClient]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=2**24,
-        preexec_fn=lambda: pin(0, CLIENT_CPU),
+        preexec_fn=prepare,
     )
     try:
         yield LoadClient(process)
@@ -218,11 +224,6 @@ def machine() -> dict[str, Any]:
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
-    import attrs
-    import pykka
-    import uvloop
-    import websockets
-
     revision = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
@@ -234,11 +235,10 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         "revision": revision,
         "python": platform.python_version(),
-        "websockets": websockets.__version__,
-        "uvloop": uvloop.__version__,
-        "orjson": orjson.__version__,
-        "pykka": pykka.__version__,
-        "attrs": attrs.__version__,
+        **{
+            name: importlib.metadata.version(name)
+            for name in ("websockets", "uvloop", "orjson", "pykka", "attrs", "cattrs")
+        },
     }
 
 
@@ -246,7 +246,10 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
     """A Markdown table, aligned for the terminal too."""
     cells = [head, *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |" for row in cells]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 

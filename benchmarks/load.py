@@ -178,6 +178,8 @@ class Socket(asyncio.Protocol):
         if not self.waiting or not payload.startswith(self.waiting[0][0]):
             if payload.startswith(b'{"id":"p-'):
                 self.pushes += 1
+            elif b'"status":"error"' in payload:
+                self._refused(payload)
             elif run is not None:
                 run.failed("wrong id or order", payload)
             return
@@ -195,6 +197,18 @@ class Socket(asyncio.Protocol):
                     run.failed("wrong count", payload)
         if run is not None:
             run.answered(self, since, template)
+
+    def _refused(self, payload: bytes) -> None:
+        """A refusal (BUSY, RATE_LIMITED) may overtake what is queued."""
+        for entry in self.waiting:
+            if payload.startswith(entry[0]):
+                self.waiting.remove(entry)
+                if self.run is not None:
+                    self.run.failed(_code(payload), payload)
+                    self.run.answered(self, entry[2], entry[3])
+                return
+        if self.run is not None:
+            self.run.failed("wrong id", payload)
 
 
 def _code(payload: bytes) -> str:
@@ -307,7 +321,10 @@ class Client:
         """Define what the connections of a group send; ``metas`` one for each."""
         sockets = self.groups[group]
         self.workloads[name] = [
-            (socket, Template(method, params, (metas or [{}])[i % len(metas or [{}])], echo, counting))
+            (
+                socket,
+                Template(method, params, (metas or [{}])[i % len(metas or [{}])], echo, counting),
+            )
             for i, socket in enumerate(sockets)
         ]
         socket, template = self.workloads[name][0]

@@ -16,12 +16,14 @@ import orjson
 from ecan import __version__
 from ecan.actors import DeadLetters, Directory, Environment, PoisonGuard, SessionService
 from ecan.config import Settings, load
-from ecan.errors import ConfigError, StoreError
+from ecan.errors import ConfigError, Outcome, ReplyError, StoreError
 from ecan.gateway import Assets, Gateway, HttpAnswers, Lobby, Router
 from ecan.handlers import debug, session, settings, system
-from ecan.handlers.accounts import AccountService, LoginThrottle, Passwords, methods
+from ecan.handlers.accounts import AccountService, LoginThrottle, Passwords
+from ecan.handlers.accounts import methods as accounts
 from ecan.handlers.registry import Registry, load_handlers
 from ecan.observability import Metrics, configure, get_logger, serve_metrics
+from ecan.protocol.codes import ErrorCode
 from ecan.runtime import (
     LoopClock,
     ProcessLane,
@@ -54,7 +56,7 @@ def build_registry(config: Settings) -> Registry:
     """
     tables: list[Iterable[Callable[..., Any]]] = [
         system.HANDLERS,
-        methods.HANDLERS,
+        accounts.HANDLERS,
         session.HANDLERS,
         settings.HANDLERS,
     ]
@@ -133,7 +135,7 @@ class App:
             self.clock,
             self.metrics,
         )
-        self._draining = False
+        self._draining = self._stopped = False
         self._started_mono = self.clock.mono()
         self._watch: asyncio.Task[None] | None = None
         self._metrics_server: Any = None
@@ -144,9 +146,8 @@ class App:
         """Start every part; what a part needs is started before it.
 
         Raises:
-            StoreError, OSError: a part cannot start; what was started is stopped.
+            StoreError, ConfigError: a part cannot start; what was started is stopped.
         """
-        config = self.settings
         set_switch_interval()
         self._gauges()
         try:
@@ -156,17 +157,32 @@ class App:
             self.watchdog.start()
             self.sessions.start(self.environment)
             self._watch = self.loop.create_task(self.accounts.watch(self._revoke))
-            if config.metrics_port is not None:
-                self._metrics_server = serve_metrics(
-                    config.metrics_host, config.metrics_port, self.metrics
-                )
-            await self.gateway.start()
+            self._metrics_server = self._serve_metrics()
+            await self._listen()
         except BaseException:
             await self.stop()
             raise
         log.info(
             "handlers.loaded", count=len(self.registry), methods=[s.name for s in self.registry]
         )
+
+    def _serve_metrics(self) -> Any:
+        config = self.settings
+        if config.metrics_port is None:
+            return None
+        try:
+            return serve_metrics(config.metrics_host, config.metrics_port, self.metrics)
+        except OSError as error:
+            raise _cannot_listen(
+                "ECAN_METRICS_PORT", config.metrics_host, config.metrics_port, error
+            ) from error
+
+    async def _listen(self) -> None:
+        config = self.settings
+        try:
+            await self.gateway.start()
+        except OSError as error:
+            raise _cannot_listen("ECAN_WS_PORT", config.ws_host, config.ws_port, error) from error
 
     async def drain(self) -> None:
         """Finish what runs, then part from every client (P14)."""
@@ -184,8 +200,11 @@ class App:
             log.warning("server.drain_timeout", unfinished_requests=unfinished)
 
     async def stop(self) -> None:
-        """Stop every part, in the reverse order of `start`; safe to call half-way."""
-        self._draining = self.router.draining = True
+        """Stop every part, in the reverse order of `start`; safe to call half-way, and twice."""
+        if self._stopped:
+            return
+        self._stopped = self._draining = self.router.draining = True
+        self._answer_unfinished()
         await self.gateway.close()
         if self._metrics_server is not None:
             self._metrics_server.close()
@@ -198,6 +217,13 @@ class App:
         self.workers.stop()
         await self.accounts.stop()
         await self.store.close()
+
+    def _answer_unfinished(self) -> None:
+        """Whoever still waits gets an answer before the connections close (P3)."""
+        for cell in self.directory:
+            cell.refuse_all(_drained("not_run"))
+            if cell.actor is not None:
+                cell.actor.end_running(_drained("unknown"))
 
     async def _first_admin(self) -> None:
         password = await self.accounts.ensure_admin(
@@ -268,6 +294,20 @@ class App:
         gauge("draining", lambda: float(self._draining))
 
 
+def _cannot_listen(name: str, host: str, port: int, error: OSError) -> ConfigError:
+    return ConfigError(name, f"{host}:{port}", f"cannot listen there: {error.strerror or error}")
+
+
+def _drained(outcome: Outcome) -> ReplyError:
+    return ReplyError(
+        ErrorCode.DRAINING,
+        "The server stopped before the request was done; reconnect.",
+        details={"reason": "drained"},
+        outcome=outcome,
+        retry_after_ms=2000,
+    )
+
+
 async def serve(config: Settings) -> int:
     """Run a server until a signal ends it.
 
@@ -284,14 +324,7 @@ async def serve(config: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    try:
-        await app.start()
-    except OSError as error:
-        raise ConfigError(
-            "ECAN_WS_PORT",
-            f"{config.ws_host}:{config.ws_port}",
-            f"cannot listen there: {error.strerror or error}",
-        ) from error
+    await app.start()
     gc.freeze()  # what start-up made stays: no need to look at it in every collection
     print(  # noqa: T201 - the ready line is part of the contract
         f"ecan: ready on {'https' if config.tls_cert else 'http'}://{_host(config)}:"

@@ -16,7 +16,6 @@ from ecan.actors.call import Call, stopped_error
 from ecan.actors.ledger import Ledger, replayed
 from ecan.actors.lifecycle import Event, State, next_state
 from ecan.actors.outbox import Outbox
-from ecan.actors.restart import RestartBudget
 from ecan.actors.tokens import TokenTable
 from ecan.errors import ReplyError
 from ecan.protocol.codec import encode_error, encode_push
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
+    from ecan.actors.restart import RestartBudget
     from ecan.actors.session import SessionActor
     from ecan.handlers.context import User
     from ecan.protocol.frames import ConnectionId, Peer, Sid
@@ -67,6 +67,7 @@ class Cell:
         user: who is logged in.
         state: changed by `transit` only.
         incarnation: of the current or last actor.
+        landing: the commit on its way to the store, which outlives its incarnation.
         actor: the current actor; the one strong reference to it.
         tabs: open connections bound to this session, by connection id.
         slots: committed state.
@@ -92,6 +93,7 @@ class Cell:
         "incarnation",
         "keep_until_mono",
         "key",
+        "landing",
         "last_active_mono",
         "ledger",
         "mailbox",
@@ -136,6 +138,7 @@ class Cell:
         self.restarts = restarts
         self.created_at = created_at
         self.actor: SessionActor | None = None
+        self.landing: asyncio.Task[None] | None = None
         self.mailbox = Mailbox(max_items=mailbox_size)
         self.tabs: dict[ConnectionId, Peer] = {}
         self.slots: dict[str, bytes] = slots if slots is not None else {}
@@ -196,21 +199,8 @@ class Cell:
             ReplyError: BUSY, ID_REUSED, ID_EXPIRED or a state that takes no requests;
                 nothing was enqueued.
         """
-        known = self.pending.get(call.id)
-        if known is not None:
-            _check_same(known.fingerprint, call)
-            if known.waiters is None:
-                known.waiters = []
-            if call.origin is not known.origin and call.origin not in known.waiters:
-                known.waiters.append(call.origin)
+        if self._is_known(call):
             return
-        entry = self.ledger.get(call.id, self._clock.now())
-        if entry is not None:
-            _check_same(entry.fingerprint, call)
-            call.origin.send(replayed(entry.frame))
-            return
-        if self.ledger.is_forgotten(call.id):
-            raise ReplyError(ErrorCode.ID_EXPIRED, "This request id was answered too long ago.")
         state = self.state
         if state is State.FAILED:
             raise failed_error()
@@ -242,6 +232,25 @@ class Cell:
             # the next incarnation; the supervisor looks when the save is done.
             self._wake(self)
 
+    def _is_known(self, call: Call) -> bool:
+        """Whether this id was accepted before; then it is attached or answered again (P10)."""
+        known = self.pending.get(call.id)
+        if known is not None:
+            _check_same(known.fingerprint, call)
+            if known.waiters is None:
+                known.waiters = []
+            if call.origin is not known.origin and call.origin not in known.waiters:
+                known.waiters.append(call.origin)
+            return True
+        entry = self.ledger.get(call.id, self._clock.now())
+        if entry is not None:
+            _check_same(entry.fingerprint, call)
+            call.origin.send(replayed(entry.frame))
+            return True
+        if self.ledger.is_forgotten(call.id):
+            raise ReplyError(ErrorCode.ID_EXPIRED, "This request id was answered too long ago.")
+        return False
+
     def answer(self, call: Call, frame: bytes, *, remember: bool) -> None:
         """Give a request its one final response.
 
@@ -257,13 +266,13 @@ class Cell:
             del self.pending[call.id]
         if remember:
             self.ledger.add(call.id, call.fingerprint, frame, self._clock.now())
-        if call.origin.is_open:
-            call.origin.send(frame)
-        else:
-            self._keep_undelivered(frame)
-        if call.waiters:
-            for peer in call.waiters:
+        delivered = False
+        for peer in (call.origin, *(call.waiters or ())):
+            if peer.is_open:
                 peer.send(frame)
+                delivered = True
+        if not delivered:
+            self._keep_undelivered(frame)
 
     def refuse(self, call: Call, error: ReplyError) -> None:
         """Answer a request with an error; remembered unless it surely did not run."""
@@ -277,10 +286,10 @@ class Cell:
         self.answer(call, frame, remember=not not_run)
 
     def refuse_all(self, error: ReplyError) -> None:
-        """Answer everything that is queued; what runs is told separately."""
-        for item in self.mailbox.clear():
-            if isinstance(item, Call):
-                self.refuse(item, error)
+        """Answer everything that is queued in either lane; what runs is told separately."""
+        mailbox = self.mailbox
+        for call in mailbox.remove_control(lambda item: type(item) is Call) + mailbox.clear():
+            self.refuse(call, error)
 
     def cancel(self, request_id: str) -> str:
         """Cancel a request: see `SessionPort.cancel`."""

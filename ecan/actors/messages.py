@@ -127,8 +127,7 @@ class DeadlinesDue:
 class ConcurrentFailed:
     """An overlapping call crashed; raised again inside the actor so that it fails."""
 
-    control_lane = True
-
+    incarnation: int
     call: Call
     error: BaseException
 

@@ -60,9 +60,11 @@ class ThreadStopper(Stopper):
 
     @property
     def started(self) -> bool:
+        """See `Stopper.started`."""
         return self.job is not None and self.job.started
 
     def stop(self) -> float:
+        """See `Stopper.stop`."""
         job = self.job
         if job is None or not job.started:
             if job is not None:
@@ -93,6 +95,7 @@ class ProcessStopper(Stopper):
         self._job = job
 
     def stop(self) -> float:
+        """See `Stopper.stop`."""
         self._job.kill()
         return super().stop()
 

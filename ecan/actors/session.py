@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.call import Call, stopped_error
@@ -20,7 +21,7 @@ from ecan.runtime import LoopActor
 from ecan.store import Commit, LedgerRow, PushRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from ecan.actors.cell import Cell
@@ -61,6 +62,10 @@ class SessionActor(LoopActor):
         """Run a request; anything but a `Call` is a note from ourselves."""
         if type(message) is not Call:
             if type(message) is ConcurrentFailed:
+                if message.incarnation != self.incarnation:
+                    # RACE: two failed at once; the first ended the incarnation of both.
+                    self._tell_crashed(message.incarnation, message.call, message.error)
+                    return None
                 self._crashed_call = message.call
                 raise message.error
             return super().on_receive(message)
@@ -132,9 +137,11 @@ class SessionActor(LoopActor):
         except ReplyError as error:
             self._reply_error(call, error)
         except asyncio.CancelledError:
-            if not call.answered:
+            if call.answered:
+                return
+            if self._crashed_call is None and not call.committing:
                 self._crashed_call = call
-                raise
+            raise
         except BaseException:
             if call.answered:
                 # It was told to stop and failed on its way out; that is nobody's crash.
@@ -142,7 +149,8 @@ class SessionActor(LoopActor):
             self._crashed_call = call
             raise
         finally:
-            self._contexts.pop(call, None)
+            if call.answered or call is self._crashed_call:
+                del self._contexts[call]  # else the crash of another took it along: end_running
             self._stoppers.pop(call, None)
             self._current = None if self._current is call else self._current
             if call.spec.activity:
@@ -173,8 +181,12 @@ class SessionActor(LoopActor):
         try:
             await self._run_call(call)
         except BaseException as error:  # noqa: BLE001 - handed to the actor, which fails of it
-            if not call.answered and self.actor_ref.is_alive():
-                self.cell.mailbox.offer_control(ConcurrentFailed(call, error))
+            if call.answered:
+                return
+            if self.actor_ref.is_alive():
+                self.cell.mailbox.offer_control(ConcurrentFailed(self.incarnation, call, error))
+            else:
+                self._tell_crashed(self.incarnation, call, error)
 
     def _context_for(self, call: Call) -> UserContext:
         return UserContext(
@@ -219,25 +231,31 @@ class SessionActor(LoopActor):
         call.committing = True
         durable = self.env.store.commit(commit)
         if durable is None:
-            self._committed(call, changes, pushes, frame, meta)
+            self._committed(call, cell.slots, changes, pushes, frame, meta)
             return None
-        return self._when_durable(durable, call, changes, pushes, frame, meta)
+        landed = partial(self._committed, call, cell.slots, changes, pushes, frame, meta)
+        return self._land(durable, call, landed)
 
-    async def _when_durable(
-        self,
-        durable: Awaitable[None],
-        call: Call,
-        changes: dict[str, bytes | None],
-        pushes: list[bytes],
-        frame: bytes,
-        meta: dict[str, Any],
-    ) -> None:
-        await durable
-        self._committed(call, changes, pushes, frame, meta)
+    async def _land(self, durable: Awaitable[None], call: Call, landed: Callable[[], None]) -> None:
+        """Wait for a commit; it lands, and is answered, even if this incarnation ends before."""
+
+        async def land() -> None:
+            try:
+                await durable
+            except Exception as error:
+                if self.actor_ref.is_alive():
+                    raise
+                self._tell_crashed(self.incarnation, call, error)
+            else:
+                landed()
+
+        self.cell.landing = self.env.loop.create_task(land(), name=f"commit {call!r}")
+        await asyncio.shield(self.cell.landing)
 
     def _committed(
         self,
         call: Call,
+        slots: dict[str, bytes],
         changes: dict[str, bytes | None],
         pushes: list[bytes],
         frame: bytes,
@@ -246,9 +264,9 @@ class SessionActor(LoopActor):
         cell = self.cell
         for name, data in changes.items():
             if data is None:
-                cell.slots.pop(name, None)
+                slots.pop(name, None)
             else:
-                cell.slots[name] = data
+                slots[name] = data
         if pushes:
             cell.send_pushes(pushes)
         cell.answer(call, frame, remember=True)
@@ -323,6 +341,13 @@ class SessionActor(LoopActor):
 
     # -- pykka's hooks ---------------------------------------------------------------
 
+    def on_start(self) -> None:
+        """Begin from the last commit: wait for one that is still on its way."""
+        landing = self.cell.landing
+        if landing is not None and not landing.done():
+            self.hold()
+            landing.add_done_callback(lambda _: self.release())
+
     def on_failure(
         self,
         exception_type: type[BaseException] | None,  # noqa: ARG002 - pykka's signature
@@ -332,7 +357,10 @@ class SessionActor(LoopActor):
         """Tell the supervisor; it answers the request and decides about a restart."""
         call, self._crashed_call = self._crashed_call, None
         error = exception_value if exception_value is not None else RuntimeError("unknown")
-        self.env.tell_supervisor(SessionCrashed(self.cell, self.incarnation, call, error))
+        self._tell_crashed(self.incarnation, call, error)
+
+    def _tell_crashed(self, incarnation: int, call: Call | None, error: BaseException) -> None:
+        self.env.tell_supervisor(SessionCrashed(self.cell, incarnation, call, error))
 
     # -- SessionPort -----------------------------------------------------------------
 

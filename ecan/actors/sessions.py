@@ -14,6 +14,7 @@ from ecan.actors.messages import (
     SteerSession,
     TabsChanged,
 )
+from ecan.actors.reaper import expires_at_mono
 from ecan.actors.supervisor import SupervisorActor
 from ecan.actors.tokens import Token, digest, sid_of
 from ecan.errors import ReplyError
@@ -325,8 +326,7 @@ class SessionService:
 
     def expires_in_s(self, cell: Cell) -> float:
         """Seconds until the session is closed as idle."""
-        settings = self._env.settings
-        at = max(cell.last_active_mono + settings.session_timeout_s, cell.keep_until_mono)
+        at = expires_at_mono(cell, self._env.settings)
         return max(0.0, at - self._env.clock.mono())
 
     def by_state(self) -> dict[str, int]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-import secrets
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.cell import Cell, closed_error, failed_error
-from ecan.actors.idle import DeadlineHeap
+from ecan.actors.crashes import crash_reply, record_crash
 from ecan.actors.lifecycle import Event, State
 from ecan.actors.messages import (
     CloseSession,
@@ -23,6 +21,7 @@ from ecan.actors.messages import (
     SteerSession,
     TabsChanged,
 )
+from ecan.actors.reaper import Reaper
 from ecan.actors.restart import RestartBudget
 from ecan.actors.session import SessionActor
 from ecan.actors.snapshots import cell_of, snapshot_of
@@ -30,7 +29,6 @@ from ecan.actors.tokens import digest, new_session_id, sid_of
 from ecan.errors import ReplyError, StoreError, SupervisionError
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode, ErrorCode
-from ecan.protocol.redact import redact
 from ecan.runtime import LoopActor
 
 if TYPE_CHECKING:
@@ -45,17 +43,8 @@ if TYPE_CHECKING:
     from ecan.protocol.frames import Sid
     from ecan.runtime import Mailbox
 
-REAP_SLICE = 100
-"""Idle sessions handled in one turn; the loop turns in between."""
-
-WARN_BEFORE_S = 60.0
-"""`session.expiring` comes this long before the end, or at half of a shorter time-out (P13)."""
-
 RETRY_SAVE_S = 60.0
 """When the store refused a snapshot."""
-
-EVICT_AFTER_S = 60.0
-"""A passivated session without a tab leaves memory after this."""
 
 log = get_logger("ecan.supervisor")
 
@@ -92,10 +81,8 @@ class SupervisorActor(LoopActor):
         self.dead_letters = dead_letters
         self.metrics = metrics
         self._on_failed = on_failed
-        self._deadlines = DeadlineHeap()
-        self._timer: Any = None
-        self._timer_at = 0.0
-        self._work: set[asyncio.Task[None]] = set()
+        self._reaper = Reaper(env, directory, self)
+        self._work: set[asyncio.Task[Any]] = set()
         self._finding: dict[Sid, list[asyncio.Future[Cell | None]]] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             OpenSession: self._open,
@@ -107,7 +94,7 @@ class SupervisorActor(LoopActor):
             SessionWanted: self._wanted,
             TabsChanged: self._tabs_changed,
             RestartDue: self._restart_due,
-            DeadlinesDue: self._deadlines_due,
+            DeadlinesDue: lambda _: self._reaper.reap(),
         }
 
     # -- the actor -------------------------------------------------------------------
@@ -115,7 +102,7 @@ class SupervisorActor(LoopActor):
     def on_start(self) -> None:
         """Rebuild the view from the directory: after a supervisor's own crash."""
         for cell in self.directory:
-            self._schedule(cell)
+            self._reaper.schedule(cell)
             if cell.state is State.RESTARTING:
                 self._restart_later(cell, 0.0)
             elif cell.state in (State.ACTIVE, State.STARTING) and (
@@ -138,8 +125,7 @@ class SupervisorActor(LoopActor):
 
     def on_stop(self) -> None:
         """Let go of timers and work at the store."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._reaper.stop()
         for task in self._work:
             task.cancel()
 
@@ -153,14 +139,14 @@ class SupervisorActor(LoopActor):
         self.on_stop()
         self._on_failed(exception_value or RuntimeError("unknown"))
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Work at the store, so that the supervisor itself never waits."""
         name = f"supervisor {getattr(coroutine, '__name__', '')}"
         task = self.env.loop.create_task(coroutine, name=name)
         self._work.add(task)
         task.add_done_callback(self._work_done)
 
-    def _work_done(self, task: asyncio.Task[None]) -> None:
+    def _work_done(self, task: asyncio.Task[Any]) -> None:
         self._work.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("supervisor.work_failed", task=task.get_name(), exc_info=error)
@@ -221,7 +207,7 @@ class SupervisorActor(LoopActor):
             _refuse(message.reply, closed_error(cell.close_reason))
             return
         self._start(cell)
-        self._schedule(cell)
+        self._reaper.schedule(cell)
         self.metrics.sessions_opened += 1
         log.info("session.created", sid=cell.sid, user=cell.user.username)
         if not message.reply.done():
@@ -262,7 +248,7 @@ class SupervisorActor(LoopActor):
                 )
                 self.directory.count_in(sid, cell.user.user_id)
                 self.directory.add(cell)
-                self._schedule(cell)
+                self._reaper.schedule(cell)
         except Exception as problem:  # noqa: BLE001 - told to whoever asked
             error = problem
         for reply in self._finding.pop(sid, ()):
@@ -276,37 +262,10 @@ class SupervisorActor(LoopActor):
     # -- crashes ---------------------------------------------------------------------
 
     def _crashed(self, message: SessionCrashed) -> None:
-        cell, call, error = message.cell, message.call, message.error
-        crash_id = secrets.token_hex(6)
-        method = call.spec.name if call is not None else ""
+        cell, call = message.cell, message.call
         clock = self.env.clock
-        trace = "".join(traceback.format_exception(error))
-        self.metrics.crashes += 1
-        log.error(
-            "session.crashed",
-            sid=cell.sid,
-            incarnation=message.incarnation,
-            method=method,
-            request_id=call.id if call is not None else "",
-            crash_id=crash_id,
-            error=type(error).__name__,
-            traceback=trace,
-        )
-        if call is not None:
-            self.dead_letters.add(
-                crash_id=crash_id,
-                at=clock.now(),
-                sid=cell.sid,
-                username=cell.user.username,
-                method=method,
-                request_id=call.id,
-                incarnation=message.incarnation,
-                params=redact(call.request.params),
-                traceback=trace,
-                context_before=dict(cell.slots),
-            )
-            if self.guard.crashed(method, cell.sid, clock.mono()):
-                log.error("method.suspended", method=method, why=self.guard.suspended[method])
+        crash_id = record_crash(message, clock, self.guard, self.dead_letters, self.metrics)
+        # A late message of an earlier incarnation is recorded and answered, no more.
         current = cell.incarnation == message.incarnation and cell.state in (
             State.ACTIVE,
             State.STARTING,
@@ -316,17 +275,7 @@ class SupervisorActor(LoopActor):
             if cell.budget is None:
                 cell.budget = RestartBudget()
             delay_s = cell.budget.crashed(clock.mono(), random.random)
-        reply = ReplyError(
-            ErrorCode.HANDLER_CRASHED,
-            "The handler failed. What it did was rolled back; the session restarts."
-            if delay_s is not None
-            else "The handler failed. What it did was rolled back.",
-            details={
-                "crash_id": crash_id,
-                "incarnation": message.incarnation,
-                "restart_in_ms": None if delay_s is None else round(delay_s * 1000),
-            },
-        )
+        reply = crash_reply(crash_id, message.incarnation, delay_s)
         if call is not None:
             if call.started_mono == 0.0:
                 call.started_mono = clock.mono()
@@ -340,7 +289,7 @@ class SupervisorActor(LoopActor):
         if delay_s is None:
             self._give_up_on(cell)
             return
-        cell.transit(Event.CRASHED, f"{method} {type(error).__name__} {crash_id}")
+        cell.transit(Event.CRASHED, f"{type(message.error).__name__} {crash_id}")
         self._restart_later(cell, delay_s)
 
     def _give_up_on(self, cell: Cell) -> None:
@@ -424,13 +373,22 @@ class SupervisorActor(LoopActor):
             message.reply.set_result(True)
 
     async def _close_stored(self, message: CloseSession) -> None:
-        snapshot = await self.env.store.load(message.sid)
-        if snapshot is not None:
-            await self.env.store.delete(message.sid)
-            self.directory.bury(message.sid, int(snapshot.row.user["user_id"]), message.reason)
-            self._deadlines.cancel(message.sid)
+        ended = await self._end_stored(message.sid, message.reason)
         if not message.reply.done():
-            message.reply.set_result(snapshot is not None)
+            message.reply.set_result(ended)
+
+    async def _end_stored(self, sid: Sid, reason: str) -> bool:
+        """End a session that rests in the store; False if there is none."""
+        snapshot = await self.env.store.load(sid)
+        if snapshot is None:
+            return False
+        await self.env.store.delete(sid)
+        user = snapshot.row.user
+        self.directory.bury(sid, int(user["user_id"]), reason)
+        self._reaper.cancel(sid)
+        self.metrics.session_closed(reason)
+        log.info("session.closed", sid=sid, user=user["username"], reason=reason)
+        return True
 
     def _end_session(self, cell: Cell, reason: str) -> None:
         cell.transit(Event.CLOSED, reason)
@@ -444,7 +402,7 @@ class SupervisorActor(LoopActor):
         cell.tokens.revoke_all()
         cell.notify("session.closed", {"reason": reason})
         self.directory.bury(cell.sid, cell.user.user_id, reason)
-        self._deadlines.cancel(cell.sid)
+        self._reaper.cancel(cell.sid)
         self.metrics.session_closed(reason)
         log.info("session.closed", sid=cell.sid, user=cell.user.username, reason=reason)
         if reason == "killed":
@@ -458,7 +416,7 @@ class SupervisorActor(LoopActor):
         cell = self.directory.get(message.sid)
         try:
             if cell is None:
-                raise SupervisionError("there is no such session in memory")
+                raise SupervisionError("there is no such session in memory")  # noqa: TRY301
             {
                 "revive": self._revive,
                 "reset": self._reset,
@@ -500,114 +458,38 @@ class SupervisorActor(LoopActor):
     def _passivate_now(self, cell: Cell) -> None:
         if cell.pending:
             raise SupervisionError("the session has requests in work")
-        self._passivate(cell)
+        self.passivate(cell)
 
-    # -- idleness --------------------------------------------------------------------
+    # -- idleness: ReaperActions -----------------------------------------------------
 
-    def expires_at_mono(self, cell: Cell) -> float:
-        """When the session is closed as idle, if nothing happens before."""
-        return max(
-            cell.last_active_mono + self.env.settings.session_timeout_s, cell.keep_until_mono
-        )
+    def expire(self, cell: Cell) -> None:
+        """See `ReaperActions`."""
+        self._end_session(cell, "idle")
 
-    def _schedule(self, cell: Cell) -> None:
-        """Set the cell's next deadline: warn, passivate, evict or close."""
-        settings = self.env.settings
-        expires = self.expires_at_mono(cell)
-        when = expires
-        if not cell.expiring_told and cell.tabs:
-            when = expires - min(WARN_BEFORE_S, settings.session_timeout_s / 2)
-        if cell.state is State.ACTIVE:
-            when = min(when, self._passivates_at(cell))
-        elif cell.state is State.PASSIVATED and not cell.tabs:
-            when = min(when, cell.detached_mono + EVICT_AFTER_S)
-        self._set_deadline(cell.sid, when)
+    def expire_stored(self, sid: Sid) -> None:
+        """See `ReaperActions`."""
+        self._spawn(self._end_stored(sid, "idle"))
 
-    def _passivates_at(self, cell: Cell) -> float:
-        settings = self.env.settings
-        if cell.tabs:
-            return cell.last_active_mono + settings.passivate_after_s
-        return max(
-            cell.last_active_mono + settings.passivate_after_s
-            if settings.passivate_after_s < settings.passivate_detached_after_s
-            else cell.last_active_mono,
-            cell.detached_mono + settings.passivate_detached_after_s,
-        )
-
-    def _set_deadline(self, sid: Sid, when_mono: float) -> None:
-        self._deadlines.schedule(sid, when_mono)
-        self._arm()
-
-    def _arm(self) -> None:
-        next_at = self._deadlines.next_at()
-        if next_at is None:
-            return
-        if self._timer is not None:
-            if self._timer_at <= next_at:
-                return
-            self._timer.cancel()
-        self._timer_at = next_at
-        self._timer = self.env.clock.call_at(next_at, self.env.tell_supervisor, DeadlinesDue())
-
-    def _deadlines_due(self, _message: DeadlinesDue) -> None:
-        self._timer = None
-        now = self.env.clock.mono()
-        for sid in self._deadlines.due(now, REAP_SLICE):
-            cell = self.directory.get(sid)  # type: ignore[arg-type]
-            if cell is None:
-                self._spawn(self._expire_stored(sid))  # type: ignore[arg-type]
-            else:
-                self._idle(cell, now)
-        self._arm()
-
-    def _idle(self, cell: Cell, now: float) -> None:
-        settings = self.env.settings
-        if cell.pending:
-            cell.touch()  # a busy session is never reaped
-        expires = self.expires_at_mono(cell)
-        if now >= expires:
-            self._end_session(cell, "idle")
-            return
-        warn_s = min(WARN_BEFORE_S, settings.session_timeout_s / 2)
-        if cell.tabs and not cell.expiring_told and now >= expires - warn_s:
-            cell.expiring_told = True
-            cell.notify("session.expiring", {"in_s": round(expires - now)})
-        if cell.state is State.ACTIVE and now >= self._passivates_at(cell) and not cell.pending:
-            self._passivate(cell)
-            return
-        if (
-            cell.state is State.PASSIVATED
-            and not cell.tabs
-            and now >= cell.detached_mono + EVICT_AFTER_S
-        ):
-            self._spawn(self._save_passivated(cell))
-            return
-        self._schedule(cell)
-
-    async def _expire_stored(self, sid: Sid) -> None:
-        snapshot = await self.env.store.load(sid)
-        if snapshot is None:
-            return
-        await self.env.store.delete(sid)
-        self.directory.bury(sid, int(snapshot.row.user["user_id"]), "idle")
-        self.metrics.session_closed("idle")
-        log.info("session.closed", sid=sid, user=snapshot.row.user["username"], reason="idle")
-
-    def _passivate(self, cell: Cell) -> None:
+    def passivate(self, cell: Cell) -> None:
+        """See `ReaperActions`."""
         cell.transit(Event.IDLE)
         self._halt(cell, ReplyError(ErrorCode.CANCELLED, "The session was passivated."))
+        self._spawn(self._save_passivated(cell))
+
+    def evict(self, cell: Cell) -> None:
+        """See `ReaperActions`."""
         self._spawn(self._save_passivated(cell))
 
     async def _save_passivated(self, cell: Cell) -> None:
         try:
             await self._save(cell)
         except StoreError as error:
-            log.error("session.save_failed", sid=cell.sid, error=str(error))
+            log.error("session.save_failed", sid=cell.sid, error=str(error))  # noqa: TRY400 - the store's words say it all
             if cell.state is State.PASSIVATING:
                 # It stays in memory rather than being lost; tried again in a while.
                 cell.transit(Event.WOKEN, "could not be saved")
                 self._start(cell)
-            self._set_deadline(cell.sid, self.env.clock.mono() + RETRY_SAVE_S)
+            self._reaper.schedule_at(cell.sid, self.env.clock.mono() + RETRY_SAVE_S)
             return
         if cell.state is State.PASSIVATING:
             cell.transit(Event.SAVED)
@@ -620,9 +502,9 @@ class SupervisorActor(LoopActor):
             return
         if not cell.tabs:
             self.directory.evict(cell)
-            self._set_deadline(cell.sid, self.expires_at_mono(cell))
+            self._reaper.schedule_expiry(cell)
         else:
-            self._schedule(cell)
+            self._reaper.schedule(cell)
 
     def _wake_cell(self, cell: Cell) -> None:
         self.env.tell_supervisor(SessionWanted(cell))
@@ -635,12 +517,12 @@ class SupervisorActor(LoopActor):
             self.directory.add(cell)
             self._start(cell)
             self.metrics.activations += 1
-            self._schedule(cell)
+            self._reaper.schedule(cell)
 
     def _tabs_changed(self, message: TabsChanged) -> None:
         cell = message.cell
         if cell.state is not State.CLOSED and self.directory.get(cell.sid) is cell:
-            self._schedule(cell)
+            self._reaper.schedule(cell)
 
 
 def _refuse(reply: asyncio.Future[Any], error: BaseException) -> None:

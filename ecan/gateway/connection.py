@@ -35,6 +35,9 @@ class Wire(Protocol):
     def write_text(self, frame: bytes) -> None:
         """Buffer one text frame; never waits."""
 
+    def takes_frames(self) -> bool:
+        """Whether the other end still listens: neither side has begun to close."""
+
     def buffered_bytes(self) -> int:
         """Bytes the operating system has not taken yet."""
 
@@ -46,6 +49,7 @@ class Connection:
     """One connection; a `Peer` for the session and a `Bindable` for the lobby.
 
     Attributes:
+        ended: we have closed it, or the transport is gone.
         bound: the session and the token it was checked with, or None.
         session_id: the secret as last sent, so that a repeated one costs a comparison.
         token: as above.
@@ -65,8 +69,8 @@ class Connection:
         "bound",
         "bucket",
         "connected_at",
+        "ended",
         "id",
-        "is_open",
         "last_frame_mono",
         "lobby",
         "session_id",
@@ -88,7 +92,7 @@ class Connection:
         self.user_agent = ""
         self.connected_at = clock.now()
         self.last_frame_mono = clock.mono()
-        self.is_open = True
+        self.ended = False
         self.bound: Bound | None = None
         self.session_id: str | None = None
         self.token: str | None = None
@@ -107,6 +111,11 @@ class Connection:
         return f"Connection({self.id}, {self.address})"
 
     # -- Peer ------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """See `Peer.is_open`; false as soon as a reply would be lost, so that it is kept (P3)."""
+        return not self.ended and self._wire.takes_frames()
 
     def send(self, frame: bytes) -> None:
         """See `Peer.send`."""
@@ -130,8 +139,8 @@ class Connection:
 
     def close(self, code: CloseCode, reason: str) -> None:
         """See `Peer.close`."""
-        if self.is_open:
-            self.is_open = False
+        if not self.ended:
+            self.ended = True
             self._metrics.connection_closed(int(code))
             self._wire.start_close(int(code), reason)
 
@@ -182,7 +191,7 @@ class Connection:
 
     def lost(self) -> None:
         """The transport is gone."""
-        self.is_open = False
+        self.ended = True
         if self._behind_timer is not None:
             self._behind_timer.cancel()
         bound, self.bound = self.bound, None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http
 import ipaddress
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import orjson
 from websockets.datastructures import Headers
@@ -47,9 +46,21 @@ class HttpAnswers:
 
     def answer(self, request: Request) -> Response | None:
         """The HTTP response, or None: go on with the WebSocket handshake."""
-        path = urlsplit(request.path).path
-        if request.headers.get("Upgrade", "").lower() == "websocket":
+        # Not urlsplit: it raises ValueError for some paths, and reads //a/b as a host.
+        path = request.path.partition("?")[0]
+        if header(request, "Upgrade").lower() == "websocket":
             return self._refuse_upgrade(request, path)
+        if request.method not in ("GET", "HEAD"):
+            return _response(
+                request,
+                405,
+                b"Only GET and HEAD are answered here.\n",
+                "text/plain; charset=utf-8",
+                [("Allow", "GET, HEAD")],
+            )
+        return self._answer_page(request, path)
+
+    def _answer_page(self, request: Request, path: str) -> Response:
         if path.startswith("/health"):
             return self._answer_health(request, path)
         if path == "/openrpc.json":
@@ -92,12 +103,13 @@ class HttpAnswers:
 
     def _origin_allowed(self, request: Request) -> bool:
         """Cross-site WebSocket hijacking ends here: browsers always send an Origin."""
-        origin = request.headers.get("Origin")
-        if origin is None:
+        if "Origin" not in request.headers:
             return True
+        origin = header(request, "Origin").lower()
         allowed = self._settings.allowed_origins
         if allowed is None:
-            return urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower()
+            scheme, _, host = origin.partition("://")
+            return scheme in ("http", "https") and host == header(request, "Host").lower()
         return "*" in allowed or origin in allowed
 
     def _answer_health(self, request: Request, path: str) -> Response:
@@ -119,6 +131,11 @@ class HttpAnswers:
             "application/json",
             [("Cache-Control", "no-store")],
         )
+
+
+def header(request: Request, name: str) -> str:
+    """A header's value; several of one name count as one list (RFC 9110 §5.3)."""
+    return ", ".join(request.headers.get_all(name))
 
 
 def client_address(remote: str, forwarded_for: Iterable[str], settings: Settings) -> str:
@@ -157,10 +174,10 @@ def _is_address(text: str) -> bool:
 
 def _send_asset(request: Request, asset: Asset) -> Response:
     extra = [*asset.headers, ("ETag", asset.etag)]
-    if asset.etag in request.headers.get("If-None-Match", ""):
+    if asset.etag in header(request, "If-None-Match"):
         return _response(request, 304, b"", None, extra)
     body = asset.body
-    if asset.gzipped is not None and "gzip" in request.headers.get("Accept-Encoding", ""):
+    if asset.gzipped is not None and "gzip" in header(request, "Accept-Encoding"):
         body = asset.gzipped
         extra.append(("Content-Encoding", "gzip"))
     return _response(request, 200, body, None, extra)
@@ -180,6 +197,6 @@ def _response(
     for name, value in extra:
         headers[name] = value
     headers["Content-Length"] = str(len(body))
-    if getattr(request, "method", "GET") == "HEAD":
+    if request.method == "HEAD":
         body = b""
     return Response(status, http.HTTPStatus(status).phrase, headers, body)

@@ -97,10 +97,7 @@ class Router:
             spec = self._registry.get(request.method)
             if spec is None:
                 self._throttle(connection.bucket, now)
-                raise ReplyError(
-                    ErrorCode.METHOD_NOT_FOUND,
-                    f"There is no method {request.method!r}; rpc.discover lists them all.",
-                )
+                raise _no_method(request.method)
             bound = connection.bound
             if spec.scope is Scope.CONNECTION:
                 self._throttle(connection.bucket, now)
@@ -144,7 +141,14 @@ class Router:
         if self.draining and not spec.control:
             raise _draining()
         params = request.params = spec.without_credentials(request.params)
-        print_ = fingerprint(spec.name, params)
+        try:
+            print_ = fingerprint(spec.name, params)
+        except TypeError:  # orjson reads 1024 levels and writes 254
+            raise ReplyError(
+                ErrorCode.INVALID_PARAMS,
+                "The params are nested too deeply.",
+                details=[{"path": "params", "problem": "nested too deeply"}],
+            ) from None
         params = spec.structure(params)
         if request.deadline_ms is not None:
             timeout_s = request.deadline_ms / 1000
@@ -216,7 +220,7 @@ class Router:
 
     def _wait(self, connection: Connection, request: Request) -> None:
         backlog = connection.backlog
-        assert backlog is not None
+        assert backlog is not None  # noqa: S101 - only called while there is one
         if len(backlog) >= MAX_BACKLOG:
             self.refuse(
                 connection,
@@ -236,7 +240,7 @@ class Router:
         except ReplyError as refused:
             error = refused
         except Exception as problem:
-            log.error("session.load_failed", exc_info=problem)
+            log.error("session.load_failed", exc_info=problem)  # noqa: TRY400 - the same
             error = ReplyError(
                 ErrorCode.BUSY, "The session cannot be loaded now.", retry_after_ms=1000
             )
@@ -320,6 +324,13 @@ class Router:
         connection.send(
             encode_error(request.id, request.method, error, meta, int(self._clock.now() * 1000))
         )
+
+
+def _no_method(name: str) -> ReplyError:
+    return ReplyError(
+        ErrorCode.METHOD_NOT_FOUND,
+        f"There is no method {name!r}; rpc.discover lists them all.",
+    )
 
 
 def _draining() -> ReplyError:

@@ -6,12 +6,14 @@ import asyncio
 import random
 import ssl
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from websockets.asyncio.server import serve
 
 from ecan.actors.idle import DeadlineHeap
+from ecan.errors import ConfigError
 from ecan.gateway.connection import Connection
-from ecan.gateway.http import client_address
+from ecan.gateway.http import client_address, header
 from ecan.gateway.websocket import WebSocket
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode
@@ -59,6 +61,7 @@ class Gateway:
         self._metrics = metrics
         self._server: Server | None = None
         self._open: dict[str, WebSocket] = {}
+        self._wires: WeakSet[WebSocket] = WeakSet()
         self._idle = DeadlineHeap()
         self._idle_timer: Any = None
 
@@ -69,12 +72,21 @@ class Gateway:
 
         Raises:
             OSError: the address cannot be used.
+            ConfigError: certificate or key cannot.
         """
         settings = self._settings
         tls: ssl.SSLContext | None = None
         if settings.tls_cert is not None:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(settings.tls_cert, settings.tls_key)
+            try:
+                tls.load_cert_chain(settings.tls_cert, settings.tls_key)
+            except OSError as error:  # ssl.SSLError is one
+                raise ConfigError(
+                    "ECAN_TLS_CERT",
+                    str(settings.tls_cert),
+                    f"cannot be used with ECAN_TLS_KEY={str(settings.tls_key)!r}: "
+                    f"{error.strerror or error}",
+                ) from error
         self._server = await serve(
             self._serve,
             settings.ws_host,
@@ -97,7 +109,7 @@ class Gateway:
     @property
     def port(self) -> int:
         """Where it listens."""
-        assert self._server is not None
+        assert self._server is not None  # noqa: S101 - asked after start
         return int(self._server.sockets[0].getsockname()[1])
 
     @property
@@ -106,7 +118,9 @@ class Gateway:
         return len(self._open)
 
     def _make(self, protocol: Any, server: Any, **options: Any) -> WebSocket:
-        return WebSocket(protocol, server, connect=self._connect, router=self._router, **options)
+        wire = WebSocket(protocol, server, connect=self._connect, router=self._router, **options)
+        self._wires.add(wire)
+        return wire
 
     def _connect(self, wire: WebSocket) -> Connection:
         return Connection(
@@ -121,7 +135,7 @@ class Gateway:
             request.headers.get_all("X-Forwarded-For"),
             self._settings,
         )
-        client.user_agent = request.headers.get("User-Agent", "")[:200]
+        client.user_agent = header(request, "User-Agent")[:200]
         return self._answers.answer(request)
 
     async def _serve(self, wire: Any) -> None:
@@ -137,7 +151,7 @@ class Gateway:
         finally:
             del self._open[key]
             self._idle.cancel(key)
-            if client.is_open:
+            if not client.ended:
                 self._metrics.connection_closed(wire.close_code or 1006)
             client.lost()
 
@@ -191,4 +205,6 @@ class Gateway:
                 [asyncio.ensure_future(wire.wait_closed()) for wire in wires],
                 timeout=CLOSE_TIMEOUT_S + 1,
             )
+        for wire in list(self._wires):
+            wire.cut()  # who is still in the middle of a handshake
         await self._server.wait_closed()

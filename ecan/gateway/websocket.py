@@ -15,7 +15,6 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
-from ecan.gateway.connection import Connection
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode, ErrorCode
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from websockets.server import ServerProtocol
 
+    from ecan.gateway.connection import Connection
     from ecan.gateway.router import Router
 
 TEXT = 0x81
@@ -66,7 +66,7 @@ class WebSocket(ServerConnection):
     ) -> None:
         super().__init__(protocol, server, **options)
         self._router = router
-        self._parts: list[bytes] | None = None
+        self._parts: bytearray | None = None
         self._binary = False
         self.client = connect(self)
 
@@ -85,28 +85,28 @@ class WebSocket(ServerConnection):
         super().process_event(event)
 
     def _receive(self, data: Any) -> None:
-        if not self.client.is_open:
+        if self.client.ended:
             return
         try:
             self._router.receive(self.client, data)
-        except Exception as error:
-            log.error("router.failed", connection=self.client.id, exc_info=error)
+        except Exception:
+            log.exception("router.failed", connection=self.client.id)
             self.client.close(CloseCode.INTERNAL_ERROR, "Internal error.")
 
     def _fragment(self, frame: Frame) -> None:
         """Put fragments together; the library bounds their sum by ECAN_MAX_FRAME."""
         if frame.opcode is not Opcode.CONT:
             self._binary = frame.opcode is Opcode.BINARY
-            self._parts = []
+            self._parts = bytearray()
         if self._parts is None:
             return
-        self._parts.append(bytes(frame.data))
+        # Not a list of parts: empty fragments would make it grow for ever (P8).
+        self._parts += frame.data
         if not frame.fin:
             return
-        data = b"".join(self._parts)
-        self._parts = None
+        data, self._parts = bytes(self._parts), None
         if self._binary:
-            if self.client.is_open:
+            if not self.client.ended:
                 self._router.reject(
                     self.client,
                     "",
@@ -121,8 +121,11 @@ class WebSocket(ServerConnection):
 
     def write_text(self, frame: bytes) -> None:
         """See `Wire.write_text`."""
-        if self.protocol.state is OPEN:
-            self.transport.write(text_header(len(frame)) + frame)
+        self.transport.write(text_header(len(frame)) + frame)
+
+    def takes_frames(self) -> bool:
+        """See `Wire.takes_frames`."""
+        return self.protocol.state is OPEN
 
     def buffered_bytes(self) -> int:
         """See `Wire.buffered_bytes`."""
@@ -134,9 +137,17 @@ class WebSocket(ServerConnection):
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
 
+    def cut(self) -> None:
+        """Drop the TCP connection, if it has come so far."""
+        transport = getattr(self, "transport", None)
+        if transport is not None:
+            transport.abort()
+
     async def _close(self, code: int, reason: str) -> None:
-        if self.transport.get_write_buffer_size() > 0 and code == CloseCode.TRY_AGAIN_LATER:
-            # Its buffer is full of what it does not read: the closing handshake may
-            # take as long as `close_timeout`, then the transport is cut.
-            self.transport.set_write_buffer_limits(high=0)
-        await self.close(code, reason)
+        # The library waits without limit for a peer that reads nothing to take what is
+        # buffered, the close frame behind it; `close_timeout` only counts after that.
+        try:
+            async with asyncio.timeout(self.close_timeout):
+                await self.close(code, reason)
+        except TimeoutError:
+            self.cut()

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ecan.actors.lifecycle import mermaid
 from ecan.config import markdown_table
 from ecan.protocol.codes import CLOSE_CODES, ERROR_CODES, may_reconnect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -35,7 +39,7 @@ def close_table() -> str:
     return "\n".join(rows)
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "settings": markdown_table,
     "errors": error_table,
     "closes": close_table,

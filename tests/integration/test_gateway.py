@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 
 import pytest
 import uvloop
 from edge_kit import (
-    CLOSE,
     TEXT,
     UPGRADE,
     Raw,
@@ -21,10 +19,9 @@ from edge_kit import (
     token_of,
 )
 
-from ecan.actors.messages import SteerSession
 from ecan.actors.lifecycle import State
-from ecan.config import RateLimit
-from ecan.testing import Client, ReplyFailed, running_app
+from ecan.config import LoginRateLimit, RateLimit
+from ecan.testing import Client, running_app
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
@@ -610,7 +607,10 @@ async def test_one_sessions_rate_is_not_anothers():
     """P1: a user who floods is limited; another one is not."""
     async with running_app(rate_limit=RateLimit(0.001, 10)) as server:
         await server.add_user("ann")
-        async with server.logged_in() as user, server.logged_in("ann", "staple correct horse") as ann:
+        async with (
+            server.logged_in() as user,
+            server.logged_in("ann", "staple correct horse") as ann,
+        ):
             for _ in range(10):
                 await user.request("debug.incr", {"key": "n"})
             assert (await user.error("debug.incr", {"key": "n"}))["code"] == "RATE_LIMITED"
@@ -656,21 +656,29 @@ async def test_a_flood_of_bad_frames_ends_the_connection():
         assert (await good.call("ping"))["pong"]
 
 
-async def test_waiting_logins_of_one_connection_are_bounded(server, client, monkeypatch):
+async def test_waiting_logins_of_one_connection_are_bounded(monkeypatch):
     """P8: eight logins of one connection wait at once; more are BUSY."""
+    async with (
+        running_app(login_rate_limit=LoginRateLimit(0, 60.0)) as server,
+        server.client() as client,
+    ):
+        await fill_the_lobby(server, client, monkeypatch)
+
+
+async def fill_the_lobby(server, client, monkeypatch):
 
     async def hang(*_):
         await asyncio.sleep(3600)
 
-    monkeypatch.setattr(server.app.accounts, "_db", hang)
-    futures = [
-        await client.start("login", {"username": "a", "password": "b"}, deadline_ms=300)
-        for _ in range(9)
-    ]
-
-    last = (await futures[-1])["error"]
-    assert (last["code"], last["retryable"]) == ("BUSY", True)
-    assert {(await future)["error"]["code"] for future in futures[:-1]} == {"TIMEOUT"}
+    with monkeypatch.context() as patch:
+        patch.setattr(server.app.accounts, "_db", hang)
+        futures = [
+            await client.start("login", {"username": "a", "password": "b"}, deadline_ms=300)
+            for _ in range(9)
+        ]
+        last = (await futures[-1])["error"]
+        assert (last["code"], last["retryable"]) == ("BUSY", True)
+        assert {(await future)["error"]["code"] for future in futures[:-1]} == {"TIMEOUT"}
 
 
 # -- who may connect ----------------------------------------------------------------------
@@ -678,7 +686,9 @@ async def test_waiting_logins_of_one_connection_are_bounded(server, client, monk
 
 async def upgrade(server, path="/ws", **headers):
     status, _, body = await http(
-        server.http, path, headers={**UPGRADE, **{k.replace("_", "-"): v for k, v in headers.items()}}
+        server.http,
+        path,
+        headers={**UPGRADE, **{k.replace("_", "-"): v for k, v in headers.items()}},
     )
     return status, body
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -12,6 +12,9 @@ from ecan.handlers.context import (  # noqa: TC001 - the registry reads the anno
     UserContext,
 )
 from ecan.handlers.registry import Scope, handler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_MACHINE_ROLE_CHARS = 64
 MAX_LANG_CHARS = 35
@@ -158,4 +161,11 @@ async def get_last_login(ctx: HandlerContext, params: GetLastLogin) -> dict[str,
     return {"last_login": await ctx.server.accounts.last_login(user_id)}
 
 
-HANDLERS = [login, signup, logout, refresh_token, change_password, get_last_login]
+HANDLERS: list[Callable[..., Any]] = [
+    login,
+    signup,
+    logout,
+    refresh_token,
+    change_password,
+    get_last_login,
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator  # noqa: TC003 - read at run time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import attrs

@@ -1,7 +1,6 @@
 """Clocks: the loop's, and the one that tests move."""
 
 import asyncio
-import time
 import doctest
 import time
 

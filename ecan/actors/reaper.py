@@ -1,0 +1,152 @@
+"""Which session is idle for too long, and what follows (P13).
+
+A busy session is never reaped. An idle one leaves memory (passivated, then evicted),
+is warned, and in the end is closed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ecan.actors.idle import DeadlineHeap
+from ecan.actors.lifecycle import State
+from ecan.actors.messages import DeadlinesDue
+from ecan.protocol.frames import Sid
+
+if TYPE_CHECKING:
+    from ecan.actors.cell import Cell
+    from ecan.actors.directory import Directory
+    from ecan.actors.environment import Environment
+    from ecan.config import Settings
+
+SLICE = 100
+"""Idle sessions handled in one turn; the loop turns in between."""
+
+WARN_BEFORE_S = 60.0
+"""`session.expiring` comes this long before the end, or at half of a shorter time-out (P13)."""
+
+EVICT_AFTER_S = 60.0
+"""A passivated session without a tab leaves memory after this."""
+
+
+class ReaperActions(Protocol):
+    """What the supervisor does for the reaper."""
+
+    def expire(self, cell: Cell) -> None:
+        """Close the session as idle."""
+
+    def expire_stored(self, sid: Sid) -> None:
+        """As `expire`, for a session that rests in the store."""
+
+    def passivate(self, cell: Cell) -> None:
+        """Let the actor go."""
+
+    def evict(self, cell: Cell) -> None:
+        """Save the passivated session and drop its cell."""
+
+
+def expires_at_mono(cell: Cell, settings: Settings) -> float:
+    """When the session is closed as idle, if nothing happens before."""
+    return max(cell.last_active_mono + settings.session_timeout_s, cell.keep_until_mono)
+
+
+def passivates_at_mono(cell: Cell, settings: Settings) -> float:
+    """When the actor is let go, if nothing happens before; sooner without a tab."""
+    attached_s = settings.passivate_after_s
+    if cell.tabs:
+        return cell.last_active_mono + attached_s
+    since = max(cell.last_active_mono, cell.detached_mono)
+    return since + min(attached_s, settings.passivate_detached_after_s)
+
+
+class Reaper:
+    """The idle deadlines of all sessions; one timer for the earliest."""
+
+    def __init__(self, env: Environment, directory: Directory, actions: ReaperActions) -> None:
+        self._env = env
+        self._directory = directory
+        self._actions = actions
+        self._deadlines = DeadlineHeap()
+        self._timer: Any = None
+        self._timer_at = 0.0
+
+    def schedule(self, cell: Cell) -> None:
+        """Set the cell's next deadline: warn, passivate, evict or close."""
+        settings = self._env.settings
+        expires = expires_at_mono(cell, settings)
+        when = expires
+        if not cell.expiring_told and cell.tabs:
+            when -= self._warn_before_s()
+        if cell.state is State.ACTIVE:
+            when = min(when, passivates_at_mono(cell, settings))
+        elif cell.state is State.PASSIVATED and not cell.tabs:
+            when = min(when, cell.detached_mono + EVICT_AFTER_S)
+        self.schedule_at(cell.sid, when)
+
+    def schedule_expiry(self, cell: Cell) -> None:
+        """The cell leaves memory: only its end is left to wait for."""
+        self.schedule_at(cell.sid, expires_at_mono(cell, self._env.settings))
+
+    def schedule_at(self, sid: Sid, when_mono: float) -> None:
+        """Look at the session at that time."""
+        self._deadlines.schedule(sid, when_mono)
+        self._arm()
+
+    def cancel(self, sid: Sid) -> None:
+        """The session is no more."""
+        self._deadlines.cancel(sid)
+
+    def stop(self) -> None:
+        """Let go of the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def reap(self) -> None:
+        """Handle a slice of the deadlines that have come."""
+        self._timer = None
+        now = self._env.clock.mono()
+        for key in self._deadlines.due(now, SLICE):
+            sid = Sid(key)
+            cell = self._directory.get(sid)
+            if cell is None:
+                self._actions.expire_stored(sid)
+            else:
+                self._look_at(cell, now)
+        self._arm()
+
+    def _look_at(self, cell: Cell, now: float) -> None:
+        settings = self._env.settings
+        if cell.pending:
+            cell.touch()
+        expires = expires_at_mono(cell, settings)
+        if now >= expires:
+            self._actions.expire(cell)
+            return
+        if cell.tabs and not cell.expiring_told and now >= expires - self._warn_before_s():
+            cell.expiring_told = True
+            cell.notify("session.expiring", {"in_s": round(expires - now)})
+        if cell.state is State.ACTIVE and now >= passivates_at_mono(cell, settings):
+            self._actions.passivate(cell)
+        elif (
+            cell.state is State.PASSIVATED
+            and not cell.tabs
+            and now >= cell.detached_mono + EVICT_AFTER_S
+        ):
+            self._actions.evict(cell)
+        else:
+            self.schedule(cell)
+
+    def _warn_before_s(self) -> float:
+        return min(WARN_BEFORE_S, self._env.settings.session_timeout_s / 2)
+
+    def _arm(self) -> None:
+        next_at = self._deadlines.next_at()
+        if next_at is None:
+            return
+        if self._timer is not None:
+            if self._timer_at <= next_at:
+                return
+            self._timer.cancel()
+        self._timer_at = next_at
+        self._timer = self._env.clock.call_at(next_at, self._env.tell_supervisor, DeadlinesDue())
