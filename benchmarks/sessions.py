@@ -39,6 +39,9 @@ class NoWire:
         self.frames += 1
         self.last = frame
 
+    def takes_frames(self) -> bool:
+        return True
+
     def buffered_bytes(self) -> int:
         return 0
 

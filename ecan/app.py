@@ -30,13 +30,14 @@ from ecan.runtime import (
     Stall,
     StallWatchdog,
     WorkerThreads,
+    run_fenced,
     set_switch_interval,
 )
 from ecan.store import MemoryStore
 from ecan.store.users import UserStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from ecan.actors.call import Call
 
@@ -364,12 +365,11 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(coroutine: Any) -> int:
+def _run(coroutine: Coroutine[Any, Any, int]) -> int:
     try:
         import uvloop  # noqa: PLC0415 - not everywhere
 
         factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     except ImportError:  # pragma: no cover - where there is no uvloop
         factory = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return int(runner.run(coroutine))
+    return run_fenced(coroutine, factory)

@@ -85,6 +85,10 @@ class Directory:
         """Users with a session."""
         return list(self._of_user)
 
+    def stored(self) -> list[Sid]:
+        """Sessions that rest in the store only."""
+        return [sid for sid in self._user_of if sid not in self._cells]
+
     def __iter__(self) -> Iterator[Cell]:
         return iter(list(self._cells.values()))
 

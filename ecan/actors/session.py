@@ -61,14 +61,7 @@ class SessionActor(LoopActor):
     def on_receive(self, message: Any) -> Any:
         """Run a request; anything but a `Call` is a note from ourselves."""
         if type(message) is not Call:
-            if type(message) is ConcurrentFailed:
-                if message.incarnation != self.incarnation:
-                    # RACE: two failed at once; the first ended the incarnation of both.
-                    self._tell_crashed(message.incarnation, message.call, message.error)
-                    return None
-                self._crashed_call = message.call
-                raise message.error
-            return super().on_receive(message)
+            return self._on_note(message)
         call = message
         if call.answered:
             return None
@@ -87,6 +80,16 @@ class SessionActor(LoopActor):
         self.cell.arm(call.deadline_mono)
         self._current = call
         return self._run_call(call)
+
+    def _on_note(self, message: Any) -> Any:
+        if type(message) is not ConcurrentFailed:
+            return super().on_receive(message)
+        if message.incarnation != self.incarnation:
+            # RACE: two failed at once; the first ended the incarnation of both.
+            self._tell_crashed(message.incarnation, message.call, message.error)
+            return None
+        self._crashed_call = message.call
+        raise message.error
 
     def _run_inline(self, call: Call) -> Awaitable[None] | None:
         spec = call.spec
@@ -115,6 +118,9 @@ class SessionActor(LoopActor):
         self._current = call
         try:
             await done
+        except Exception:
+            self._crashed_call = call
+            raise
         finally:
             self._current = None
 
@@ -126,7 +132,7 @@ class SessionActor(LoopActor):
             return
         ctx = self._context_for(call)
         self._contexts[call] = ctx
-        current_context.set(ctx)
+        reset = current_context.set(ctx)
         try:
             result = await run_handler(self, call, ctx)
             if call.answered:
@@ -136,25 +142,26 @@ class SessionActor(LoopActor):
                 await done
         except ReplyError as error:
             self._reply_error(call, error)
-        except asyncio.CancelledError:
-            if call.answered:
-                return
-            if self._crashed_call is None and not call.committing:
-                self._crashed_call = call
-            raise
-        except BaseException:
+        except BaseException as error:
             if call.answered:
                 # It was told to stop and failed on its way out; that is nobody's crash.
                 return
-            self._crashed_call = call
+            self._blame(call, error)
             raise
         finally:
-            if call.answered or call is self._crashed_call:
+            if call is self._crashed_call or call.answered:
                 del self._contexts[call]  # else the crash of another took it along: end_running
             self._stoppers.pop(call, None)
+            current_context.reset(reset)
             self._current = None if self._current is call else self._current
             if call.spec.activity:
                 self.cell.touch()
+
+    def _blame(self, call: Call, error: BaseException) -> None:
+        """Note which call crashed, unless it only ends because another one did."""
+        landing = call.committing and isinstance(error, asyncio.CancelledError)
+        if self._crashed_call is None and not landing:
+            self._crashed_call = call
 
     def _overlap(self, call: Call) -> None:
         cell = self.cell
@@ -431,6 +438,8 @@ class SessionActor(LoopActor):
         self, ctx: UserContext, method: str, params: Any, timeout_s: float | None
     ) -> Any:
         """See `SessionPort`."""
+        if ctx.cancelled:
+            raise HandlerError("CANCELLED", "The request was answered without this handler.")
         cell = self.cell
         pending = cell.pending.get(ctx.request_id)
         origin = pending.origin if pending is not None else None

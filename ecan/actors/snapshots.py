@@ -30,6 +30,7 @@ def snapshot_of(cell: Cell, now: float, now_mono: float) -> Snapshot:
             user=attrs.asdict(cell.user),
             created_at=cell.created_at,
             last_active_at=now - (now_mono - cell.last_active_mono),
+            keep_until_at=now + max(0.0, cell.keep_until_mono - now_mono),
             incarnation=cell.incarnation,
             restarts=cell.restarts,
             failed=cell.state is State.FAILED,
@@ -46,12 +47,6 @@ def snapshot_of(cell: Cell, now: float, now_mono: float) -> Snapshot:
         ),
         pushes=tuple(PushRow(seq=seq, frame=frame) for seq, frame in cell.outbox.frames()),
     )
-
-
-def fill(cell: Cell, snapshot: Snapshot) -> None:
-    """Give a passivated cell back what its snapshot holds."""
-    cell.slots = dict(snapshot.slots)
-    cell.ledger = ledger_of(snapshot)
 
 
 def ledger_of(snapshot: Snapshot) -> Ledger:
@@ -83,4 +78,5 @@ def cell_of(
         outbox=Outbox(row.epoch, snapshot.seq, [(p.seq, p.frame) for p in snapshot.pushes]),
     )
     cell.last_active_mono = clock.mono() - max(0.0, clock.now() - row.last_active_at)
+    cell.keep_until_mono = clock.mono() + (row.keep_until_at - clock.now())
     return cell

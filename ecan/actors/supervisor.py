@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from ecan.runtime import Mailbox
 
 RETRY_SAVE_S = 60.0
-"""When the store refused a snapshot."""
+"""When the store refused a snapshot, or a look at one."""
 
 log = get_logger("ecan.supervisor")
 
@@ -82,7 +83,8 @@ class SupervisorActor(LoopActor):
         self.metrics = metrics
         self._on_failed = on_failed
         self._reaper = Reaper(env, directory, self)
-        self._work: set[asyncio.Task[Any]] = set()
+        self._work: dict[asyncio.Task[Any], asyncio.Future[Any] | None] = {}
+        self._handling: Any = None
         self._finding: dict[Sid, list[asyncio.Future[Cell | None]]] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             OpenSession: self._open,
@@ -101,7 +103,17 @@ class SupervisorActor(LoopActor):
 
     def on_start(self) -> None:
         """Rebuild the view from the directory: after a supervisor's own crash."""
+        # When a stored session was last used, the store is asked when it may be idle at last.
+        idle_mono = self.env.clock.mono() + self.env.settings.session_timeout_s
+        for sid in self.directory.stored():
+            self._reaper.schedule_at(sid, idle_mono)
         for cell in self.directory:
+            if cell.state is State.STARTING and cell.incarnation == 0:
+                # Its creation ended with the last supervisor; nobody knows its secrets.
+                cell.transit(Event.CLOSED, "could not be stored")
+                self.directory.forget(cell)
+                self._spawn(self.env.store.delete(cell.sid))
+                continue
             self._reaper.schedule(cell)
             if cell.state is State.RESTARTING:
                 self._restart_later(cell, 0.0)
@@ -111,7 +123,7 @@ class SupervisorActor(LoopActor):
                 self._lost(cell)
             elif cell.state is State.PASSIVATING:
                 self._spawn(self._save_passivated(cell))
-            elif cell.state is State.PASSIVATED and len(cell.mailbox):
+            elif cell.state is State.PASSIVATED and cell.pending:
                 self._wanted(SessionWanted(cell))
 
     def _lost(self, cell: Cell) -> None:
@@ -121,7 +133,9 @@ class SupervisorActor(LoopActor):
 
     def on_receive(self, message: Any) -> None:
         """Dispatch by the message's type."""
+        self._handling = message
         self._handlers[type(message)](message)
+        self._handling = None
 
     def on_stop(self) -> None:
         """Let go of timers and work at the store."""
@@ -137,17 +151,26 @@ class SupervisorActor(LoopActor):
     ) -> None:
         """A bug of ours: hand over to a successor."""
         self.on_stop()
+        busy = ReplyError(
+            ErrorCode.BUSY, "The supervisor was restarted; try again.", retry_after_ms=200
+        )
+        owed = [getattr(self._handling, "reply", None), *self._work.values()]
+        for reply in itertools.chain(owed, *self._finding.values()):
+            if reply is not None:
+                _refuse(reply, busy)
         self._on_failed(exception_value or RuntimeError("unknown"))
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(
+        self, coroutine: Coroutine[Any, Any, Any], reply: asyncio.Future[Any] | None = None
+    ) -> None:
         """Work at the store, so that the supervisor itself never waits."""
         name = f"supervisor {getattr(coroutine, '__name__', '')}"
         task = self.env.loop.create_task(coroutine, name=name)
-        self._work.add(task)
+        self._work[task] = reply
         task.add_done_callback(self._work_done)
 
     def _work_done(self, task: asyncio.Task[Any]) -> None:
-        self._work.discard(task)
+        del self._work[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("supervisor.work_failed", task=task.get_name(), exc_info=error)
 
@@ -190,7 +213,7 @@ class SupervisorActor(LoopActor):
         self.directory.count_in(sid, user.user_id)
         self.directory.add(cell)
         opened = Opened(cell, session_id, token, record)
-        self._spawn(self._create(message, opened))
+        self._spawn(self._create(message, opened), message.reply)
 
     async def _create(self, message: OpenSession, opened: Opened) -> None:
         cell = opened.cell
@@ -225,7 +248,8 @@ class SupervisorActor(LoopActor):
         sid = message.sid
         cell = self.directory.get(sid)
         if cell is not None:
-            message.reply.set_result(cell)
+            if not message.reply.done():
+                message.reply.set_result(cell)
             return
         waiting = self._finding.get(sid)
         if waiting is not None:
@@ -239,7 +263,11 @@ class SupervisorActor(LoopActor):
         error: BaseException | None = None
         try:
             snapshot = await self.env.store.load(sid)
-            if snapshot is not None:
+            reason = self.directory.reason(sid)
+            if reason is not None:
+                # RACE: it was closed while it was being loaded.
+                error = closed_error(reason)
+            elif snapshot is not None:
                 cell = cell_of(
                     snapshot,
                     self.env.clock,
@@ -366,25 +394,35 @@ class SupervisorActor(LoopActor):
     def _close_session(self, message: CloseSession) -> None:
         cell = self.directory.get(message.sid)
         if cell is None:
-            self._spawn(self._close_stored(message))
+            self._spawn(self._close_stored(message), message.reply)
             return
         self._end_session(cell, message.reason)
         if not message.reply.done():
             message.reply.set_result(True)
 
     async def _close_stored(self, message: CloseSession) -> None:
-        ended = await self._end_stored(message.sid, message.reason)
+        try:
+            ended = await self._end_stored(message.sid, message.reason)
+        except Exception as error:
+            _refuse(message.reply, error)
+            raise
         if not message.reply.done():
             message.reply.set_result(ended)
 
     async def _end_stored(self, sid: Sid, reason: str) -> bool:
         """End a session that rests in the store; False if there is none."""
         snapshot = await self.env.store.load(sid)
+        cell = self.directory.get(sid)
+        if cell is not None:
+            # RACE: a tab came back while we looked it up.
+            self._end_session(cell, reason)
+            return True
         if snapshot is None:
+            self._reaper.cancel(sid)
             return False
-        await self.env.store.delete(sid)
         user = snapshot.row.user
         self.directory.bury(sid, int(user["user_id"]), reason)
+        await self.env.store.delete(sid)
         self._reaper.cancel(sid)
         self.metrics.session_closed(reason)
         log.info("session.closed", sid=sid, user=user["username"], reason=reason)
@@ -468,7 +506,21 @@ class SupervisorActor(LoopActor):
 
     def expire_stored(self, sid: Sid) -> None:
         """See `ReaperActions`."""
-        self._spawn(self._end_stored(sid, "idle"))
+        self._reaper.schedule_at(sid, self.env.clock.mono() + RETRY_SAVE_S)  # if the store fails
+        self._spawn(self._expire_stored(sid))
+
+    async def _expire_stored(self, sid: Sid) -> None:
+        snapshot = await self.env.store.load(sid)
+        if self.directory.get(sid) is not None:
+            return  # a tab came back: its cell has a deadline of its own
+        if snapshot is not None:
+            row, settings = snapshot.row, self.env.settings
+            expires_at = max(row.last_active_at + settings.session_timeout_s, row.keep_until_at)
+            left_s = expires_at - self.env.clock.now()
+            if left_s > 0:
+                self._reaper.schedule_at(sid, self.env.clock.mono() + left_s)
+                return
+        await self._end_stored(sid, "idle")
 
     def passivate(self, cell: Cell) -> None:
         """See `ReaperActions`."""
@@ -497,7 +549,7 @@ class SupervisorActor(LoopActor):
             log.debug("session.passivated", sid=cell.sid)
         if cell.state is not State.PASSIVATED:
             return
-        if len(cell.mailbox):
+        if cell.pending:
             self._wanted(SessionWanted(cell))
             return
         if not cell.tabs:

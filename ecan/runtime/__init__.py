@@ -11,6 +11,7 @@ with a size, an actor handles messages, and what they mean is said above.
 from ecan.runtime.actor import LoopActor
 from ecan.runtime.clock import Clock, Handle, LoopClock
 from ecan.runtime.future import LoopFuture
+from ecan.runtime.loop import run_fenced
 from ecan.runtime.mailbox import Mail, Mailbox, MailboxFullError
 from ecan.runtime.processes import ProcessDied, ProcessFailure, ProcessJob, ProcessLane
 from ecan.runtime.ref import LoopActorRef
@@ -36,5 +37,6 @@ __all__ = [
     "StallWatchdog",
     "WorkerFailure",
     "WorkerThreads",
+    "run_fenced",
     "set_switch_interval",
 ]

@@ -52,6 +52,7 @@ class SessionRow:
         user: the `User`, as plain JSON-able fields.
         created_at: UTC epoch seconds.
         last_active_at: UTC epoch seconds.
+        keep_until_at: UTC epoch seconds; not idle before then, whatever its activity.
         failed: given up after a crash loop; only an operator revives it.
     """
 
@@ -60,6 +61,7 @@ class SessionRow:
     user: dict[str, str | int]
     created_at: float
     last_active_at: float
+    keep_until_at: float = 0.0
     incarnation: int
     restarts: int
     failed: bool

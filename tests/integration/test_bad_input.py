@@ -173,22 +173,37 @@ async def test_requests_with_wrong_types_everywhere(arena, frames):
         await survives(raw)
 
 
+@pytest.fixture
+async def member(arena):
+    async with arena.logged_in() as member:
+        yield member
+
+
+SESSION_METHODS = [
+    *("echo", "debug.incr", "debug.push", "debug.state_set", "debug.sleep", "session.cancel"),
+    *("session.close", "save_settings", "update_user_preferences", "get_settings"),
+]
+
+
 @FUZZ
-@given(params=json_values)
-async def test_any_params_in_a_session(arena, params):
+@given(
+    params=json_values,
+    method=st.sampled_from(SESSION_METHODS),
+    fields=st.dictionaries(
+        st.sampled_from(["key", "value", "sid", "request_id", "method", "lang", "settings"]),
+        json_values,
+    ),
+)
+async def test_any_params_in_a_session(arena, member, params, method, fields):
     """In a session too: any params of any method are answered and crash nothing."""
-    async with arena.client() as client:
-        sid = next(iter(arena.app.directory)).sid
-        cell = arena.app.directory.get(sid)
-        secret, _ = cell.tokens.issue(arena.app.clock.now(), 60.0)
-        async with await Raw.connect(arena.url) as raw:
-            # The session id itself is known to nobody but its client.
-            raw.request("r", "ping", None, session_id="wrong", token=secret)
-            for number, method in enumerate(METHODS):
-                body = {"id": f"{number}", "type": "request", "method": method, "params": params}
-                raw.send(TEXT, json.dumps(body).encode(errors="surrogatepass"))
-            await survives(raw)
-        assert (await client.call("ping"))["pong"]
+    async with await Raw.connect(arena.url) as raw:
+        for value in (params, fields):
+            body = {"id": "x", "type": "request", "method": method, "params": value}
+            body["meta"] = {**member.session, "deadline_ms": 5000}
+            raw.send(TEXT, json.dumps(body).encode(errors="surrogatepass"))
+        await survives(raw)
+    assert arena.app.metrics.crashes == 0
+    assert (await member.call("ping"))["incarnation"] == 1
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ async def test_p5_the_biography_keeps_the_last_fifty_transitions(world: World) -
         ("backoff_over", "starting"),
         ("started", "active"),
     ]
-    assert "debug.crash DebugCrashError" in tab.cell.transitions[1].note
+    assert "DebugCrashError" in tab.cell.transitions[1].note
     for _ in range(40):
         await world.sessions.steer(tab.cell.sid, "restart")
     assert len(tab.cell.transitions) == 50
