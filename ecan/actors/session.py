@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecan.actors.call import Call, stopped_error
 from ecan.actors.cell import MAX_CONCURRENT, Ask
-from ecan.actors.messages import ConcurrentFailed, HandlerAbandoned, SessionCrashed
+from ecan.actors.messages import CloseSession, ConcurrentFailed, HandlerAbandoned, SessionCrashed
 from ecan.actors.runner import STOP_GRACE_S, Stopper, run_handler
 from ecan.errors import HandlerError, ReplyError
 from ecan.handlers.context import User, UserContext, current_context
@@ -149,8 +149,8 @@ class SessionActor(LoopActor):
             self._blame(call, error)
             raise
         finally:
-            if call is self._crashed_call or call.answered:
-                del self._contexts[call]  # else the crash of another took it along: end_running
+            if call.answered:
+                del self._contexts[call]  # else a crash, its own or another's: `end_running`
             self._stoppers.pop(call, None)
             current_context.reset(reset)
             self._current = None if self._current is call else self._current
@@ -407,6 +407,12 @@ class SessionActor(LoopActor):
     def cancel(self, request_id: str) -> str:
         """See `SessionPort`."""
         return self.cell.cancel(request_id)
+
+    def end(self, reason: str) -> None:
+        """See `SessionPort`."""
+        # The supervisor reads its mail in a later turn of the loop; the request that asks
+        # for this is answered in the current one.
+        self.env.tell_supervisor(CloseSession(self.cell.sid, reason, self.env.loop.create_future()))
 
     def renew_token(self) -> dict[str, Any]:
         """See `SessionPort`."""

@@ -36,6 +36,9 @@ class SessionPort(Protocol):
     def cancel(self, request_id: str) -> str:
         """Cancel a request: ``"cancelled"``, ``"cancelling"`` or ``"unknown"``."""
 
+    def end(self, reason: str) -> None:
+        """End this session once the running request is answered."""
+
     def renew_token(self) -> dict[str, Any]:
         """Revoke every token of this session and issue one: ``{"token", "expires_at"}``."""
 

@@ -110,6 +110,9 @@ async def list_sessions(ctx: UserContext) -> dict[str, Any]:
 @handler("session.close", concurrent=True)
 async def close(ctx: UserContext, params: Close) -> dict[str, str]:
     """Ends one of the user's sessions, this one included."""
+    if params.sid == ctx.sid:
+        ctx.session.end("logout")
+        return {"closed": params.sid}
     mine = {row["sid"] for row in ctx.server.sessions.of_user(ctx.user.user_id)}
     # The same answer for a stranger's session as for none: nobody learns that it exists.
     if params.sid not in mine or not await ctx.server.sessions.close(params.sid, "logout"):

@@ -30,3 +30,17 @@ async def test_second_tab_shares_the_session(server: RunningApp) -> None:
         for tab in (first, second):
             pushes = await tab.push("demo.note", 2)
             assert [push["meta"]["seq"] for push in pushes] == [1, 2]
+
+
+async def test_closing_the_own_session_is_answered_first(server: RunningApp) -> None:
+    """`session.close` of the session that asks succeeds, then every tab is told."""
+    async with server.logged_in() as client:
+        sid = client.login_result["sid"]
+
+        assert await client.call("session.close", {"sid": sid}) == {"closed": sid}
+
+        pushes = await client.push("session.closed")
+        assert pushes[0]["params"] == {"reason": "logout"}
+        error = await client.error("session.info")
+        assert error["code"] == "SESSION_CLOSED"
+        assert error["details"] == {"reason": "logout"}

@@ -190,6 +190,7 @@ async def test_p13_warned_then_closed_as_idle() -> None:
                 attempt()
             assert refused.value.code == "SESSION_EXPIRED"
             assert refused.value.details == {"reason": "idle"}
+        await asyncio.sleep(1)
         assert await world.store.count() == 0
 
 
