@@ -276,9 +276,11 @@ class App:
     def _openrpc(self) -> bytes:
         return orjson.dumps(system.discover_document(self.registry))
 
-    def _observe(self, call: Call, status: str, meta: dict[str, Any]) -> None:
+    def _observe(self, call: Call, status: str) -> None:
+        started = call.started_mono
+        ended = self.clock.mono()
         self.metrics.method(call.spec.name).observe(
-            status, meta["queue_ms"] / 1000, meta["run_ms"] / 1000
+            status, (started or ended) - call.accepted_mono, ended - started if started else 0.0
         )
 
     def _stalled(self, stall: Stall) -> None:

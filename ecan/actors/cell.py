@@ -18,6 +18,7 @@ from ecan.actors.lifecycle import Event, State, next_state
 from ecan.actors.outbox import Outbox
 from ecan.actors.tokens import TokenTable
 from ecan.errors import ReplyError
+from ecan.handlers.registry import Kind
 from ecan.protocol.codec import encode_error, encode_push
 from ecan.protocol.codes import ErrorCode
 from ecan.runtime import Mailbox, MailboxFullError
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 MAX_TRANSITIONS = 50
 MAX_UNDELIVERED = 256
 MAX_UNDELIVERED_BYTES = 2**20
+TICK_S = 0.001
+"""A timer may fire a tick of the clock early; re-armed for the same time, it would spin."""
+
 MAX_CONCURRENT = 32
 """Overlapping calls of one session; more are BUSY."""
 
@@ -101,6 +105,7 @@ class Cell:
         "pending",
         "restarts",
         "sid",
+        "sid_ascii",
         "slots",
         "state",
         "tabs",
@@ -131,6 +136,7 @@ class Cell:
         outbox: Outbox | None = None,
     ) -> None:
         self.sid = sid
+        self.sid_ascii = sid.encode()
         self.key = key
         self.user = user
         self.state = state
@@ -208,6 +214,12 @@ class Cell:
             raise closed_error(self.close_reason)
         spec = call.spec
         actor = self.actor
+        self.pending[call.id] = call
+        if spec.activity:
+            self.last_active_mono = call.accepted_mono
+            self.expiring_told = False
+        if spec.kind is Kind.INLINE and actor is not None and actor.handle_now(call):
+            return
         busy = actor is None or actor.busy or actor.held or len(self.mailbox) > 0
         try:
             if spec.control:
@@ -215,16 +227,13 @@ class Cell:
             else:
                 self.mailbox.offer(call)
         except MailboxFullError as full:
+            del self.pending[call.id]
             raise ReplyError(
                 ErrorCode.BUSY,
                 f"{full.depth} requests of this session are waiting; slow down.",
                 details={"queued": full.depth, "queued_bytes": full.nbytes},
                 retry_after_ms=1000,
             ) from None
-        self.pending[call.id] = call
-        if spec.activity:
-            self.last_active_mono = call.accepted_mono
-            self.expiring_told = False
         if busy:
             self.arm(call.deadline_mono)
         if actor is None and state in (State.PASSIVATED, State.PASSIVATING):
@@ -333,7 +342,7 @@ class Cell:
 
     def _sweep(self) -> None:
         self._deadline_timer = None
-        now = self._clock.mono()
+        now = self._clock.mono() + TICK_S
         earliest = 0.0
         for call in list(self.pending.values()):
             if call.stop_reason is not None or call.committing:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Where finished requests are counted."""
 
-    def __call__(self, call: Call, status: str, meta: dict[str, Any]) -> None:
+    def __call__(self, call: Call, status: str) -> None:
         """Count one answered request."""
 
 

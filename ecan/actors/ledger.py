@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import OrderedDict
 from typing import Any, NamedTuple
@@ -16,9 +17,16 @@ MAX_FORGOTTEN = 4096
 
 
 def fingerprint(method: str, params: Any) -> bytes:
-    """Tells whether a repeated id carries the same request."""
+    """Tells whether a repeated id carries the same request; absent params are empty ones."""
+    if params is None or params == {}:
+        return _bare_fingerprint(method)
     data = orjson.dumps([method, params], option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(data, digest_size=8).digest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _bare_fingerprint(method: str) -> bytes:
+    return hashlib.blake2b(orjson.dumps([method, {}]), digest_size=8).digest()
 
 
 class Entry(NamedTuple):
@@ -29,24 +37,33 @@ class Entry(NamedTuple):
     at: float
 
 
+_new_tuple = tuple.__new__
+"""Makes an `Entry` at half the cost of calling it; this is done for every request."""
+
+
 class Ledger:
     """The last answers of one session, by request id; `at` is UTC epoch seconds."""
 
     __slots__ = ("_entries", "_forgotten")
 
     def __init__(self, entries: dict[str, Entry] | None = None) -> None:
-        self._entries: OrderedDict[str, Entry] = OrderedDict(entries or {})
+        # Made when needed: an idle session that never asked for anything has none.
+        self._entries: OrderedDict[str, Entry] | None = OrderedDict(entries) if entries else None
         self._forgotten: OrderedDict[int, None] | None = None
 
     def add(self, request_id: str, print_: bytes, frame: bytes, now: float) -> None:
         """Remember an answer; the oldest give way."""
         entries = self._entries
-        entries[request_id] = Entry(print_, frame, now)
+        if entries is None:
+            entries = self._entries = OrderedDict()
+        entries[request_id] = _new_tuple(Entry, (print_, frame, now))
         if len(entries) > MAX_ENTRIES:
             self._forget(entries.popitem(last=False)[0])
 
     def get(self, request_id: str, now: float) -> Entry | None:
         """The answer to an id, if it is still kept."""
+        if self._entries is None:
+            return None
         entry = self._entries.get(request_id)
         if entry is None:
             return None
@@ -62,10 +79,10 @@ class Ledger:
 
     def entries(self) -> dict[str, Entry]:
         """All entries, oldest first, for a snapshot."""
-        return dict(self._entries)
+        return dict(self._entries or ())
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries or ())
 
     def _forget(self, request_id: str) -> None:
         if self._forgotten is None:

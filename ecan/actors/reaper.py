@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SLICE = 100
 """Idle sessions handled in one turn; the loop turns in between."""
 
+TICK_S = 0.001
+"""A timer may fire a tick of the clock early; re-armed for the same time, it would spin."""
+
 WARN_BEFORE_S = 60.0
 """`session.expiring` comes this long before the end, or at half of a shorter time-out (P13)."""
 
@@ -105,7 +108,7 @@ class Reaper:
     def reap(self) -> None:
         """Handle a slice of the deadlines that have come."""
         self._timer = None
-        now = self._env.clock.mono()
+        now = self._env.clock.mono() + TICK_S
         for key in self._deadlines.due(now, SLICE):
             sid = Sid(key)
             cell = self._directory.get(sid)

@@ -15,7 +15,7 @@ from ecan.errors import HandlerError, ReplyError
 from ecan.handlers.context import User, UserContext, current_context
 from ecan.handlers.registry import Kind
 from ecan.handlers.state import State as SlotState
-from ecan.protocol.codec import encode_pending, encode_push, encode_result
+from ecan.protocol.codec import encode_pending, encode_push, encode_success
 from ecan.protocol.codes import ErrorCode
 from ecan.runtime import LoopActor
 from ecan.store import Commit, LedgerRow, PushRow
@@ -112,10 +112,10 @@ class SessionActor(LoopActor):
             self.env.watchdog.current = None
         if done is None:
             return None
+        self._current = call
         return self._await_commit(call, done)
 
     async def _await_commit(self, call: Call, done: Awaitable[None]) -> None:
-        self._current = call
         try:
             await done
         except Exception:
@@ -211,12 +211,21 @@ class SessionActor(LoopActor):
     def _complete(self, call: Call, ctx: UserContext, result: Any) -> Awaitable[None] | None:
         """Commit and answer; None if that is done, else an awaitable for it."""
         cell = self.cell
-        meta = cell.reply_meta(call)
-        frame = encode_result(call.id, call.spec.name, result, meta, cell.timestamp())
+        started = call.started_mono
+        frame = encode_success(
+            call.id,
+            call.spec.name_json,
+            result,
+            cell.sid_ascii,
+            cell.incarnation,
+            (started - call.accepted_mono) * 1000,
+            (self.env.clock.mono() - started) * 1000,
+            cell.timestamp(),
+        )
         changes = ctx.state.changes()
         if not changes and not ctx.pushes:
             cell.answer(call, frame, remember=True)
-            self.env.observe(call, "success", meta)
+            self.env.observe(call, "success")
             return None
         seq = cell.outbox.seq
         pushes = [
@@ -238,12 +247,14 @@ class SessionActor(LoopActor):
         call.committing = True
         durable = self.env.store.commit(commit)
         if durable is None:
-            self._committed(call, cell.slots, changes, pushes, frame, meta)
+            self._committed(call, cell.slots, changes, pushes, frame)
             return None
-        landed = partial(self._committed, call, cell.slots, changes, pushes, frame, meta)
+        landed = partial(self._committed, call, cell.slots, changes, pushes, frame)
         return self._land(durable, call, landed)
 
-    async def _land(self, durable: Awaitable[None], call: Call, landed: Callable[[], None]) -> None:
+    def _land(
+        self, durable: Awaitable[None], call: Call, landed: Callable[[], None]
+    ) -> Awaitable[None]:
         """Wait for a commit; it lands, and is answered, even if this incarnation ends before."""
 
         async def land() -> None:
@@ -256,8 +267,10 @@ class SessionActor(LoopActor):
             else:
                 landed()
 
+        # RACE: a task at once, not at the first await of the result: the store has the
+        # commit, and this incarnation may end before anybody awaits.
         self.cell.landing = self.env.loop.create_task(land(), name=f"commit {call!r}")
-        await asyncio.shield(self.cell.landing)
+        return asyncio.shield(self.cell.landing)
 
     def _committed(
         self,
@@ -266,7 +279,6 @@ class SessionActor(LoopActor):
         changes: dict[str, bytes | None],
         pushes: list[bytes],
         frame: bytes,
-        meta: dict[str, Any],
     ) -> None:
         cell = self.cell
         for name, data in changes.items():
@@ -277,13 +289,13 @@ class SessionActor(LoopActor):
         if pushes:
             cell.send_pushes(pushes)
         cell.answer(call, frame, remember=True)
-        self.env.observe(call, "success", meta)
+        self.env.observe(call, "success")
 
     def _reply_error(self, call: Call, error: ReplyError) -> None:
         """A declared error: the reply says so, the context is rolled back, the actor lives."""
         if call.answered:
             return
-        self.env.observe(call, "error", self.cell.reply_meta(call))
+        self.env.observe(call, "error")
         self.cell.refuse(call, error)
 
     def stop_call(self, call: Call, code: ErrorCode) -> None:
@@ -296,7 +308,7 @@ class SessionActor(LoopActor):
             ctx.mark_cancelled()
         stop = self._stoppers.get(call)
         ran = stop is not None and stop.started
-        self.env.observe(call, code.value.lower(), self.cell.reply_meta(call))
+        self.env.observe(call, code.value.lower())
         if not ran:
             call.started_mono = 0.0
         self.cell.refuse(call, stopped_error(code, ran=ran))

@@ -307,7 +307,7 @@ class SupervisorActor(LoopActor):
         if call is not None:
             if call.started_mono == 0.0:
                 call.started_mono = clock.mono()
-            self.env.observe(call, "crashed", cell.reply_meta(call))
+            self.env.observe(call, "crashed")
             cell.refuse(call, reply)
         if not current:
             return

@@ -1,20 +1,20 @@
 """The `websockets` library as a transport.
 
-Whole text frames go from the library's parser straight to the router, without the
-library's queue and its task switches; replies go from the connection straight to
-the transport. What the library does is the handshake, parsing, ping and closing.
+Whole text frames go from the socket straight to the router (`ecan.gateway.framing`),
+replies from the connection straight to the transport. Everything else is the
+library's: the handshake, control frames, fragments, violations, keepalive and closing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
+from ecan.gateway.framing import FrameReader, text_header
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode, ErrorCode
 
@@ -26,25 +26,9 @@ if TYPE_CHECKING:
     from ecan.gateway.connection import Connection
     from ecan.gateway.router import Router
 
-TEXT = 0x81
-"""FIN and the opcode of a text frame (RFC 6455 §5.2); servers do not mask."""
-
 log = get_logger("ecan.websocket")
 
 _tasks: set[asyncio.Task[None]] = set()
-
-
-def text_header(length: int) -> bytes:
-    """The header of an unmasked, unfragmented text frame.
-
-    >>> text_header(5).hex(), text_header(200).hex(), text_header(70000).hex()
-    ('8105', '817e00c8', '817f0000000000011170')
-    """
-    if length < 126:  # noqa: PLR2004 - the limits are RFC 6455's
-        return bytes((TEXT, length))
-    if length < 65536:  # noqa: PLR2004
-        return struct.pack("!BBH", TEXT, 126, length)
-    return struct.pack("!BBQ", TEXT, 127, length)
 
 
 class WebSocket(ServerConnection):
@@ -68,9 +52,32 @@ class WebSocket(ServerConnection):
         self._router = router
         self._parts: bytearray | None = None
         self._binary = False
+        self._frames: FrameReader | None = None
+        self._max_size = int(protocol.max_message_size or 0)
+        self._clean = False
         self.client = connect(self)
 
     # -- incoming --------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in: take whole text messages out, give the rest to the library."""
+        frames = self._frames
+        if frames is None:
+            # The first bytes after the handshake. If the client sent frames before it was
+            # answered, the library may be in the middle of one: then it keeps them all.
+            if self.protocol.state is not OPEN or not self._clean:
+                self._clean = data.endswith(b"\r\n\r\n")
+                super().data_received(data)
+                return
+            frames = self._frames = FrameReader(self._max_size)
+        if self.protocol.state is not OPEN:
+            super().data_received(frames.take_rest() + data)
+            return
+        for is_text, part in frames.feed(data):
+            if is_text:
+                self._receive(part)
+            else:
+                super().data_received(part)
 
     def process_event(self, event: Any) -> None:
         """Take data frames; leave the handshake, pongs and the rest to the library."""
@@ -85,7 +92,7 @@ class WebSocket(ServerConnection):
         super().process_event(event)
 
     def _receive(self, data: Any) -> None:
-        if self.client.ended:
+        if self.client.ended or self.protocol.state is not OPEN:
             return
         try:
             self._router.receive(self.client, data)

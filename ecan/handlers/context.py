@@ -148,7 +148,10 @@ class UserContext(HandlerContext):
         incarnation: int,
         deadline_mono: float,
     ) -> None:
-        super().__init__(server, method, request_id)
+        # The base's assignments, without the call: this runs for every request.
+        self.server = server
+        self.method = method
+        self.request_id = request_id
         self.session = session
         self.state = state
         self.incarnation = incarnation

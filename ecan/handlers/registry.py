@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import attrs
+import orjson
 
 from ecan.errors import ConfigError, ReplyError
 from ecan.handlers.structure import CONVERTER, structure_params
@@ -68,6 +69,7 @@ class MethodSpec:
 
     Attributes:
         name: on the wire.
+        name_json: the same, as JSON.
         function: as written by the author.
         kind: how it runs.
         scope: where it runs.
@@ -82,6 +84,7 @@ class MethodSpec:
     """
 
     name: str
+    name_json: bytes
     function: Callable[..., Any]
     kind: Kind
     scope: Scope
@@ -239,6 +242,7 @@ def spec_of(function: Callable[..., Any]) -> MethodSpec:
             ) from error
     return MethodSpec(
         name=marks["name"],
+        name_json=orjson.dumps(marks["name"]),
         function=function,
         kind=kind,
         scope=marks["scope"],

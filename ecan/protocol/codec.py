@@ -153,6 +153,55 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON-able")
 
 
+_SUCCESS = (
+    b'{"id":%b,"type":"response","method":%b,"status":"success","meta":{"sid":"%b",'
+    b'"incarnation":%d,"replayed":false,"queue_ms":%.3f,"run_ms":%.3f},"result":%b,'
+    b'"timestamp":%d}'
+)
+
+
+def exact(encoded: bytes) -> bytes:
+    """A copy of orjson's output for keeping: orjson leaves a 4 KiB buffer behind each."""
+    return b"%b" % encoded
+
+
+def encode_success(
+    request_id: str,
+    method: bytes,
+    result: Any,
+    sid: bytes,
+    incarnation: int,
+    queue_ms: float,
+    run_ms: float,
+    timestamp: int,
+) -> bytes:
+    """A final success response of a session: `encode_result`, at half its cost.
+
+    Args:
+        request_id: as the client chose it.
+        method: the name as JSON, quotes included.
+        result: JSON-able, attrs objects included.
+        sid: public id; plain ASCII.
+        incarnation: that answers.
+        queue_ms: waited.
+        run_ms: ran.
+        timestamp: UTC epoch milliseconds.
+
+    Raises:
+        TypeError: (orjson.JSONEncodeError) the result is not JSON-able.
+    """
+    return _SUCCESS % (
+        orjson.dumps(request_id),
+        method,
+        sid,
+        incarnation,
+        queue_ms,
+        run_ms,
+        orjson.dumps(result, _plain, JSON_OPTIONS),
+        timestamp,
+    )
+
+
 def encode_result(
     request_id: str, method: str, result: Any, meta: dict[str, Any], timestamp: int
 ) -> bytes:
@@ -208,18 +257,18 @@ def encode_error(
         "type": "response",
         "method": method,
         "status": "error",
-        "error": body,
         "meta": meta,
+        "error": body,
         "timestamp": timestamp,
     }
     try:
-        return orjson.dumps(frame, option=JSON_OPTIONS, default=repr)
+        return exact(orjson.dumps(frame, option=JSON_OPTIONS, default=repr))
     except TypeError:
         # Lone surrogates, integers above 64 bits, circles: of details or the message.
         body["code"], body["message"] = _utf8(body["code"]), _utf8(body["message"])
         if "details" in body:
             body["details"] = _utf8(repr(body["details"]))
-        return orjson.dumps(frame, option=JSON_OPTIONS)
+        return exact(orjson.dumps(frame, option=JSON_OPTIONS))
 
 
 def _utf8(text: str) -> str:
@@ -250,15 +299,12 @@ def encode_push(
     Raises:
         TypeError: (orjson.JSONEncodeError) the params are not JSON-able.
     """
-    return orjson.dumps(
-        {
-            "id": push_id,
-            "type": "request",
-            "method": method,
-            "params": params,
-            "meta": meta,
-            "timestamp": timestamp,
-        },
-        _plain,
-        JSON_OPTIONS,
-    )
+    frame = {
+        "id": push_id,
+        "type": "request",
+        "method": method,
+        "params": params,
+        "meta": meta,
+        "timestamp": timestamp,
+    }
+    return exact(orjson.dumps(frame, _plain, JSON_OPTIONS))

@@ -31,9 +31,9 @@ async def refused_start(folder, **settings):
     finally:
         process.kill()
     assert "ready" not in process.out
-    (line,) = process.err.splitlines()
+    (line,) = [line for line in process.err.splitlines() if not line.startswith("{")]
     assert line.startswith("ecan: "), line
-    assert "Traceback" not in line
+    assert "Traceback" not in process.err
     return line
 
 
@@ -57,8 +57,8 @@ async def test_ready_line_and_first_password(tmp_path):
         assert await first.ended() == 0
         assert password not in first.err
     async with Process(tmp_path) as second:
-        assert "password" not in second.out + second.err
-        assert second.out.count("ready") == 1
+        assert "first account" not in second.out + second.err
+        assert second.out.count("\n") == 1
         async with second.client() as client:
             await client.login("admin", password)
 
@@ -74,16 +74,7 @@ async def test_a_chosen_first_password_is_not_printed(process):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("ECAN_WS_PORT", "70000"),
-        ("ECAN_LOG_LEVEL", "LOUD"),
-        ("ECAN_STORE", "postgres"),
-        ("ECAN_MAX_FRAME", "1TiB"),
-        ("ECAN_TRUSTED_PROXIES", "10.0.0.0/99"),
-        ("ECAN_HANDLERS", "no_such_module"),
-        ("ECAN_HANDLERS", "json"),
-    ],
+    ("name", "value"), [("ECAN_WS_PORT", "70000"), ("ECAN_HANDLERS", "no_such_module")]
 )
 async def test_a_bad_value_ends_the_start_with_one_line(tmp_path, name, value):
     """One line names the variable, the value and what is allowed; exit code 2."""
@@ -92,55 +83,13 @@ async def test_a_bad_value_ends_the_start_with_one_line(tmp_path, name, value):
     assert line.startswith(f"ecan: {name}='{value}")
 
 
-async def test_several_bad_values_are_named_at_once(tmp_path):
-    """Every wrong variable has its line."""
-    process = Process(tmp_path, ECAN_WS_PORT="x", ECAN_LOG_LEVEL="x", ECAN_RATE_LIMIT="x")
-    assert await process.ended() == 2
-    assert [line.split("=")[0] for line in process.err.splitlines()] == [
-        "ecan: ECAN_WS_PORT",
-        "ecan: ECAN_LOG_LEVEL",
-        "ecan: ECAN_RATE_LIMIT",
-    ]
-
-
-@pytest.mark.parametrize("name", ["ECAN_WS_PORT", "ECAN_METRICS_PORT"])
-async def test_a_port_in_use(tmp_path, name):
-    """A port somebody else has is named with its variable."""
+async def test_a_port_in_use(tmp_path):
+    """A port somebody else has is named with its variable; tests/unit/test_app.py has the rest."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        line = await refused_start(tmp_path, **{name: port})
+        line = await refused_start(tmp_path, ECAN_WS_PORT=port)
 
-    assert line.startswith(f"ecan: {name}='127.0.0.1:{port}': cannot listen there: ")
-
-
-async def test_a_data_directory_that_cannot_be_written(tmp_path):
-    """It says which file it could not open."""
-    (tmp_path / "data").write_text("a file")
-
-    line = await refused_start(tmp_path)
-
-    assert "data/accounts.sqlite3 cannot be opened" in line
-
-
-@pytest.mark.parametrize("what", ["missing", "nonsense"])
-async def test_a_certificate_that_cannot_be_used(tmp_path, what):
-    """The certificate is named, not the port."""
-    if what == "nonsense":
-        (tmp_path / "cert.pem").write_text("hello")
-        (tmp_path / "key.pem").write_text("hello")
-
-    line = await refused_start(tmp_path, ECAN_TLS_CERT="cert.pem", ECAN_TLS_KEY="key.pem")
-
-    assert line.startswith("ecan: ECAN_TLS_CERT='cert.pem'")
-    assert "key.pem" in line
-
-
-async def test_a_first_password_too_short_ends_the_start(tmp_path):
-    """ECAN_ADMIN_PASSWORD must follow the rules; it is not shown."""
-    line = await refused_start(tmp_path, ECAN_ADMIN_PASSWORD="hunter2")
-
-    assert "ECAN_ADMIN_PASSWORD" in line
-    assert "hunter2" not in line
+    assert line.startswith(f"ecan: ECAN_WS_PORT='127.0.0.1:{port}': cannot listen there: ")
 
 
 async def test_an_unknown_variable_is_a_warning_with_a_suggestion(tmp_path):
@@ -181,16 +130,6 @@ async def test_the_handlers_of_the_readme(tmp_path):
         assert (code, json.loads(out), err) == (0, {"items": 2}, "")
 
 
-async def test_a_handlers_module_that_does_not_import(tmp_path):
-    """A module with an error in it is named with its error, in one line."""
-    (tmp_path / "broken.py").write_text("1 / 0\n")
-
-    line = await refused_start(tmp_path, ECAN_HANDLERS="broken")
-
-    assert line.startswith("ecan: ECAN_HANDLERS='broken'")
-    assert "ZeroDivisionError" in line
-
-
 # -- the end ------------------------------------------------------------------------------
 
 
@@ -215,8 +154,9 @@ async def test_a_signal_drains(process, number):
     assert process.out.count("\n") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("method", ["debug.sleep", "debug.block"])
+@pytest.mark.parametrize(
+    ("number", "method"), [(signal.SIGTERM, "debug.block"), (signal.SIGINT, "debug.sleep")]
+)
 async def test_a_second_signal_stops_at_once(process, number, method):
     """P14: whoever waits is answered, not run to the end; exit 0 all the same."""
     async with process.client() as client:

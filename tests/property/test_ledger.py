@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecan.actors import outbox as outbox_module
-from ecan.actors.ledger import MAX_AGE_S, MAX_ENTRIES, Ledger, fingerprint, replayed
+from ecan.actors.ledger import MAX_AGE_S, MAX_ENTRIES, Ledger, replayed
 from ecan.actors.outbox import Outbox
 from ecan.protocol.codec import encode_result
+from ecan.actors.ledger import fingerprint
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
@@ -51,7 +52,9 @@ def test_p10_a_full_ledger_forgets_the_oldest(count: int, again: int) -> None:
 
 
 @given(st.text(max_size=50), st.text(max_size=50), json_values)
-def test_p10_a_replay_differs_in_one_flag_only(request_id: str, method: str, result: object) -> None:
+def test_p10_a_replay_differs_in_one_flag_only(
+    request_id: str, method: str, result: object
+) -> None:
     """Whatever id, method and result say, `meta.replayed` is what changes."""
     import orjson
 

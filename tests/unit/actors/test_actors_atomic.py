@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import gc
 import weakref
 from typing import Any
@@ -25,7 +25,7 @@ class Cart:
     """A typed slot."""
 
     items: list[str] = attrs.Factory(list)
-    at: datetime.date | None = None
+    at: dt.date | None = None
 
 
 @looptime
@@ -63,7 +63,7 @@ async def test_p4_timeout_and_cancel_roll_back(world: World, how: str) -> None:
 
 
 @looptime
-async def test_p4_pushes_leave_with_the_commit_and_pending_frames_at_once(world: World) -> None:
+async def test_p4_pushes_leave_with_the_commit_and_pending_frames_at_once() -> None:
     """A push waits for its handler's end and comes before the reply; progress does not wait."""
 
     @handler("t.both")
@@ -95,7 +95,7 @@ async def test_p4_pushes_leave_with_the_commit_and_pending_frames_at_once(world:
 
 @looptime
 @pytest.mark.parametrize(
-    "value", [(1, 2), float("nan"), {1, 2}, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)]
+    "value", [(1, 2), float("nan"), {1, 2}, dt.datetime(2026, 1, 1, tzinfo=dt.UTC)]
 )
 async def test_p4_a_value_that_cannot_be_stored_crashes_with_the_slots_name(value: Any) -> None:
     """A slot that would come back as something else fails on the day it is written."""
@@ -122,7 +122,7 @@ async def test_p4_typed_slots_live_on_as_their_type() -> None:
     async def add(ctx: UserContext, params: Any) -> int:
         cart = ctx.slot("cart", Cart)
         cart.items.append(params)
-        cart.at = datetime.date(2026, 1, 2)
+        cart.at = dt.date(2026, 1, 2)
         if params == "bomb":
             raise ValueError(params)
         return len(cart.items)
@@ -141,7 +141,7 @@ async def test_p4_typed_slots_live_on_as_their_type() -> None:
 
 
 @looptime
-async def test_p4_a_slot_can_be_deleted(world: World) -> None:
+async def test_p4_a_slot_can_be_deleted() -> None:
     """A deleted slot is gone with the commit, from memory and from the store."""
 
     @handler("t.delete")

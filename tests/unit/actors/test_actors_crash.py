@@ -137,6 +137,7 @@ async def test_p6_more_than_three_crashes_in_a_minute_fail_the_session(world: Wo
             world.lobby(tab, session_id=tab.session_id, token=tab.token), None, None
         )
     assert await sibling.call("t.note", 1) == 1
+    await asyncio.sleep(1)  # simulated: the save is over
     snapshot = await world.store.load(tab.cell.sid)
     assert snapshot.row.failed
     assert snapshot.slots == {"n": b"1"}

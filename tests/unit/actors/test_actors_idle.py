@@ -10,7 +10,7 @@ from sessions_kit import Tab, World, a_world
 
 from ecan.actors.messages import CloseSession, DeadlinesDue, FindSession, OpenSession
 from ecan.errors import ReplyError, StoreError
-from ecan.handlers.context import User, UserContext
+from ecan.handlers.context import UserContext
 from ecan.handlers.registry import handler
 from ecan.store import MemoryStore
 
@@ -148,7 +148,7 @@ async def test_p13_a_busy_session_is_never_reaped() -> None:
 
 
 @looptime
-async def test_p13_session_keep_is_activity_and_can_last(world: World) -> None:
+async def test_p13_session_keep_is_activity_and_can_last() -> None:
     """session.keep counts once; with seconds it holds the session past every time-out."""
     async with a_world(session_timeout_s=1000.0) as world:
         tab = await world.open()
@@ -319,7 +319,7 @@ async def test_session_limit_of_the_server_and_of_a_user() -> None:
             await world.open(1)
         assert (refused.value.code, refused.value.retry_after_ms) == ("SESSION_LIMIT", 60_000)
         await world.open(2)
-        with pytest.raises(ReplyError, match="SESSION_LIMIT.*server"):
+        with pytest.raises(ReplyError, match=r"SESSION_LIMIT.*server"):
             await world.open(3)
         first.leave()
         await asyncio.sleep(200)

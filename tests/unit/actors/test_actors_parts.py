@@ -12,13 +12,14 @@ from ecan.actors import lifecycle
 from ecan.actors.directory import MAX_TOMBSTONES, Directory
 from ecan.actors.guard import MAX_DEAD_LETTERS, DeadLetters, PoisonGuard
 from ecan.actors.idle import DeadlineHeap
-from ecan.actors.ledger import MAX_FORGOTTEN, Ledger, fingerprint, replayed
+from ecan.actors.ledger import MAX_FORGOTTEN, Ledger, replayed
 from ecan.actors.lifecycle import Event, State
 from ecan.actors.outbox import MAX_BYTES, Outbox
 from ecan.actors.restart import RestartBudget
 from ecan.actors.tokens import MAX_TOKENS, Token, TokenTable, digest, new_session_id, sid_of
 from ecan.errors import SupervisionError
 from ecan.protocol.codec import encode_result
+from ecan.actors.ledger import fingerprint
 
 
 @pytest.mark.parametrize("name", ["guard", "idle", "lifecycle", "restart", "tokens"])
@@ -49,7 +50,9 @@ def test_p10_replayed_is_set_in_meta_and_nowhere_else() -> None:
     )
     again = replayed(frame)
     assert again.count(b'"replayed":true') == 1
-    assert again.endswith(b'"meta":{"replayed":true,"sid":"s"},"result":{"replayed":false},"timestamp":0}')
+    assert again.endswith(
+        b'"meta":{"replayed":true,"sid":"s"},"result":{"replayed":false},"timestamp":0}'
+    )
 
 
 def test_p8_forgotten_ids_are_bounded() -> None:
