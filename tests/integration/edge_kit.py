@@ -30,15 +30,15 @@ UPGRADE = {
 }
 
 
-async def eventually(condition, what="the condition"):
+async def eventually(condition, what="the condition", within_s=TIMEOUT_S):
     """Wait until it holds."""
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(within_s):
             while not (value := condition()):
                 await asyncio.sleep(0.01)
             return value
     except TimeoutError:
-        raise AssertionError(f"{what} did not come true within {TIMEOUT_S:g} s") from None
+        raise AssertionError(f"{what} did not come true within {within_s:g} s") from None
 
 
 def address_of(url):

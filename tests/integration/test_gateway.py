@@ -555,7 +555,9 @@ def test_a_frozen_client_is_gone_without_reading_anything(factory):
                 cell = cell_of(server, user)
                 while len(cell.tabs) == 2 and all(peer.is_open for peer in cell.tabs.values()):
                     await user.call("debug.push", {"method": "demo.big", "params": "x" * 50_000})
-                await eventually(lambda: server.app.gateway.connection_count == 1, "the cut")
+                # Keepalive alone would need its twenty seconds.
+                gateway = server.app.gateway
+                await eventually(lambda: gateway.connection_count == 1, "the cut", within_s=15)
 
     run_on(factory, story)
 

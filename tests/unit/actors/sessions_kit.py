@@ -20,6 +20,7 @@ import orjson
 from ecan.actors import DeadLetters, Directory, Environment, PoisonGuard, SessionService
 from ecan.actors.call import Call
 from ecan.actors.cell import Cell
+from ecan.actors.ledger import fingerprint
 from ecan.actors.messages import OpenSession
 from ecan.config import Settings
 from ecan.errors import HandlerError, ReplyError
@@ -27,7 +28,6 @@ from ecan.handlers import debug, session
 from ecan.handlers.context import ConnectionContext, User, UserContext, get_handler_context
 from ecan.handlers.registry import Final, Registry, handler
 from ecan.observability import Metrics
-from ecan.actors.ledger import fingerprint
 from ecan.protocol.frames import Request
 from ecan.runtime import LoopClock, ProcessLane, StallWatchdog, WorkerThreads
 from ecan.store import MemoryStore

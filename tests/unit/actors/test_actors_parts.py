@@ -12,14 +12,13 @@ from ecan.actors import lifecycle
 from ecan.actors.directory import MAX_TOMBSTONES, Directory
 from ecan.actors.guard import MAX_DEAD_LETTERS, DeadLetters, PoisonGuard
 from ecan.actors.idle import DeadlineHeap
-from ecan.actors.ledger import MAX_FORGOTTEN, Ledger, replayed
+from ecan.actors.ledger import MAX_FORGOTTEN, Ledger, fingerprint, replayed
 from ecan.actors.lifecycle import Event, State
 from ecan.actors.outbox import MAX_BYTES, Outbox
 from ecan.actors.restart import RestartBudget
 from ecan.actors.tokens import MAX_TOKENS, Token, TokenTable, digest, new_session_id, sid_of
 from ecan.errors import SupervisionError
 from ecan.protocol.codec import encode_result
-from ecan.actors.ledger import fingerprint
 
 
 @pytest.mark.parametrize("name", ["guard", "idle", "lifecycle", "restart", "tokens"])
