@@ -35,9 +35,13 @@ class NoWire:
         self.frames = 0
         self.last = b""
 
-    def write_text(self, frame: bytes) -> None:
+    def write_text(self, frame: bytes) -> int:
         self.frames += 1
         self.last = frame
+        return len(frame)
+
+    def pause(self, seconds: float) -> None:
+        raise RuntimeError("paused")
 
     def takes_frames(self) -> bool:
         return True

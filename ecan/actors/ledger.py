@@ -58,7 +58,7 @@ class Ledger:
             entries = self._entries = OrderedDict()
         entries[request_id] = _new_tuple(Entry, (print_, frame, now))
         if len(entries) > MAX_ENTRIES:
-            self._forget(entries.popitem(last=False)[0])
+            self._forget(entries.popitem(False)[0])
 
     def get(self, request_id: str, now: float) -> Entry | None:
         """The answer to an id, if it is still kept."""
@@ -85,11 +85,12 @@ class Ledger:
         return len(self._entries or ())
 
     def _forget(self, request_id: str) -> None:
-        if self._forgotten is None:
-            self._forgotten = OrderedDict()
-        self._forgotten[hash(request_id)] = None
-        if len(self._forgotten) > MAX_FORGOTTEN:
-            self._forgotten.popitem(last=False)
+        forgotten = self._forgotten
+        if forgotten is None:
+            forgotten = self._forgotten = OrderedDict()
+        forgotten[hash(request_id)] = None
+        if len(forgotten) > MAX_FORGOTTEN:
+            forgotten.popitem(False)
 
 
 def replayed(frame: bytes) -> bytes:

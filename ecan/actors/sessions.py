@@ -240,12 +240,8 @@ class SessionService:
 
         def replay() -> None:
             ctx.connection.bind(bound)
-            peer = ctx.connection.peer
-            if last_seq is not None:
-                for frame in cell.take_undelivered():
-                    peer.send(frame)
-            for frame in missed.frames:
-                peer.send(frame)
+            kept = cell.take_undelivered() if last_seq is not None else []
+            ctx.connection.peer.send_all(kept + missed.frames)
 
         ctx.after_reply.append(replay)
         answer: dict[str, Any] = {"status": "resumed"}

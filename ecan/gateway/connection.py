@@ -26,14 +26,21 @@ MAX_BACKLOG_BYTES = 2**20
 MAX_BEHIND_S = 5.0
 """A connection that is 1 MiB or 5 s behind is closed with 1013; its session stays (P8)."""
 
+MAX_REFUSED = 50
+PAUSE_S = 0.25
+"""After so many refusals for speed a connection is not read for so long: 200 a second at most."""
+
 _ids = itertools.count(1)
 
 
 class Wire(Protocol):
     """What a transport gives a connection to write to."""
 
-    def write_text(self, frame: bytes) -> None:
-        """Buffer one text frame; never waits."""
+    def write_text(self, frame: bytes) -> int:
+        """Buffer one text frame; never waits. Returns the bytes written, header included."""
+
+    def pause(self, seconds: float) -> None:
+        """Read nothing more from the client for a while."""
 
     def takes_frames(self) -> bool:
         """Whether the other end still listens: neither side has begun to close."""
@@ -62,6 +69,7 @@ class Connection:
         "_clock",
         "_flushed",
         "_metrics",
+        "_refused",
         "_sent",
         "_wire",
         "address",
@@ -103,6 +111,7 @@ class Connection:
         self._wire = wire
         self._clock = clock
         self._metrics = metrics
+        self._refused = 0
         self._sent = 0
         self._flushed = 0
         self._behind_timer: Any = None
@@ -121,16 +130,29 @@ class Connection:
         """See `Peer.send`."""
         if not self.is_open:
             return
-        self._wire.write_text(frame)
-        self._sent += len(frame)
+        wire = self._wire
+        if self._behind_timer is not None and wire.buffered_bytes() > MAX_BACKLOG_BYTES:
+            # Looked at before writing: one large reply to a reader that keeps up is fine.
+            self._too_slow()
+            return
+        self._write(frame)
+        if self._behind_timer is None and wire.buffered_bytes():
+            self._watch()
+
+    def send_all(self, frames: list[bytes]) -> None:
+        """See `Peer.send_all`."""
+        if not self.is_open:
+            return
+        for frame in frames:
+            self._write(frame)
+        if self._behind_timer is None and self._wire.buffered_bytes():
+            self._watch()
+
+    def _write(self, frame: bytes) -> None:
+        self._sent += self._wire.write_text(frame)
         metrics = self._metrics
         metrics.frames_out += 1
         metrics.bytes_out += len(frame)
-        backlog = self._wire.buffered_bytes()
-        if backlog and self._behind_timer is None:
-            self._watch(backlog)
-        if backlog > MAX_BACKLOG_BYTES:
-            self._too_slow()
 
     @property
     def backlog_bytes(self) -> int:
@@ -144,25 +166,31 @@ class Connection:
             self._metrics.connection_closed(int(code))
             self._wire.start_close(int(code), reason)
 
-    def _watch(self, backlog: int) -> None:
-        """What is buffered now must be gone in five seconds."""
-        self._behind_timer = self._clock.call_later(
-            MAX_BEHIND_S, self._check_behind, self._sent - backlog
-        )
+    def refused(self) -> None:
+        """A frame came too fast. A client that goes on so is not read for a while (P1).
 
-    def _check_behind(self, flushed_before: int) -> None:
+        Each refusal costs as much as a request; unread, the client's own TCP holds it back.
+        """
+        self._refused += 1
+        if self._refused >= MAX_REFUSED:
+            self._refused = 0
+            self._wire.pause(PAUSE_S)
+
+    def _watch(self) -> None:
+        """What is sent now must be taken in five seconds."""
+        self._behind_timer = self._clock.call_later(MAX_BEHIND_S, self._check_behind, self._sent)
+
+    def _check_behind(self, sent_before: int) -> None:
         self._behind_timer = None
         if not self.is_open:
             return
         backlog = self._wire.buffered_bytes()
         if not backlog:
             return
-        # Frame headers make `_sent` a little less than what was written: harmless, the
-        # question is only whether anything moved at all.
-        if self._sent - backlog <= flushed_before:
+        if self._sent - backlog < sent_before:
             self._too_slow()
         else:
-            self._watch(backlog)
+            self._watch()
 
     def _too_slow(self) -> None:
         self.close(CloseCode.TRY_AGAIN_LATER, "You read too slowly; reconnect.")

@@ -52,11 +52,12 @@ class FrameReader:
     ([], [(True, b'hi'), (False, b'\x89\x80\x00\x00\x00\x00')])
     """
 
-    __slots__ = ("_fragmented", "_max_size", "_rest", "given_up")
+    __slots__ = ("_fragmented", "_max_size", "_need", "_rest", "given_up")
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
-        self._rest = b""
+        self._rest = bytearray()
+        self._need = 0
         self._fragmented = False
         self.given_up = False
 
@@ -69,28 +70,36 @@ class FrameReader:
             Pairs: True with the payload of a whole text frame, False with the bytes of
             a frame that is none. After ``given_up`` is set all that comes is False.
         """
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
+        if self._need:
+            # In the middle of a frame: a large one in small pieces is not copied each time.
+            self._rest += data
+            if len(self._rest) < self._need:
+                return []
+            data, self._need = bytes(self._rest), 0
+            self._rest = bytearray()
         found: list[tuple[bool, bytes]] = []
         at = 0
         size = len(data)
+        need = 2
         while at < size:
             if self.given_up:
                 found.append((False, data[at:]))
                 return found
-            if size - at < 2:  # noqa: PLR2004 - the shortest header
+            need = 2
+            if size - at < need:
                 break
             second = data[at + 1]
             length = second & 0x7F
             start = at + 2
             if length == _LENGTH_16:
                 start += 2
+                need = start - at
                 if size < start:
                     break
                 length = data[at + 2] << 8 | data[at + 3]
             elif length == _LENGTH_64:
                 start += 8
+                need = start - at
                 if size < start:
                     break
                 length = int.from_bytes(data[at + 2 : start], "big")
@@ -100,6 +109,7 @@ class FrameReader:
                 continue
             start += 4
             end = start + length
+            need = end - at
             if size < end:
                 break
             first = data[at]
@@ -111,11 +121,13 @@ class FrameReader:
                 found.append((False, data[at:end]))
             at = end
         # INVARIANT: what is kept is less than one frame of at most `max_size`.
-        self._rest = data[at:]
+        if at < size:
+            self._rest += data[at:]
+            self._need = need
         return found
 
     def take_rest(self) -> bytes:
         """Give up: what is kept of an unfinished frame."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest, self._need = bytes(self._rest), bytearray(), 0
         self.given_up = True
         return rest

@@ -316,6 +316,8 @@ class Router:
     def refuse(self, connection: Connection, request: Request, error: ReplyError) -> None:
         """Answer a request that was not accepted."""
         self._metrics.rejected(error.code)
+        if error.code == ErrorCode.RATE_LIMITED:
+            connection.refused()
         bound = connection.bound
         meta: dict[str, Any] = {"replayed": False, "queue_ms": 0.0, "run_ms": 0.0}
         if bound is not None:

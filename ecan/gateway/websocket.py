@@ -52,6 +52,7 @@ class WebSocket(ServerConnection):
         self._router = router
         self._parts: bytearray | None = None
         self._binary = False
+        self._paused: asyncio.TimerHandle | None = None
         self._frames: FrameReader | None = None
         self._max_size = int(protocol.max_message_size or 0)
         self._clean = False
@@ -126,9 +127,22 @@ class WebSocket(ServerConnection):
 
     # -- outgoing: Wire --------------------------------------------------------------
 
-    def write_text(self, frame: bytes) -> None:
+    def write_text(self, frame: bytes) -> int:
         """See `Wire.write_text`."""
-        self.transport.write(text_header(len(frame)) + frame)
+        data = text_header(len(frame)) + frame
+        self.transport.write(data)
+        return len(data)
+
+    def pause(self, seconds: float) -> None:
+        """See `Wire.pause`."""
+        if self._paused is None:
+            self.transport.pause_reading()
+            self._paused = self.loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def takes_frames(self) -> bool:
         """See `Wire.takes_frames`."""

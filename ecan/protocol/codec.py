@@ -74,7 +74,7 @@ def decode(data: bytes) -> Request | Answer:
     meta = frame.get("meta")
     if meta is not None:
         _read_meta(request, meta)
-    if type(params) is dict:
+    if type(params) is dict and ("token" in params or "session_id" in params):
         _read_credentials(request, params, "params.")
     if request.token is None and "token" in frame:
         _read_credentials(request, {"token": frame["token"]}, "")
@@ -84,7 +84,14 @@ def decode(data: bytes) -> Request | Answer:
 def _read_meta(request: Request, meta: Any) -> None:
     if type(meta) is not dict:
         raise _bad(request.id, "`meta` must be an object.")
-    _read_credentials(request, meta, "meta.")
+    session_id, token = meta.get("session_id"), meta.get("token")
+    if type(session_id) is str and type(token) is str:
+        # What a browser sends with every request, and mostly nothing else.
+        request.session_id, request.token = session_id, token
+        if len(meta) == 2:  # noqa: PLR2004 - these two
+            return
+    else:
+        _read_credentials(request, meta, "meta.")
     deadline_ms = meta.get("deadline_ms")
     if deadline_ms is not None:
         if type(deadline_ms) not in (int, float) or not 0 < deadline_ms <= MAX_DEADLINE_MS:

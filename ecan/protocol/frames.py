@@ -123,5 +123,8 @@ class Peer(Protocol):
     def send(self, frame: bytes) -> None:
         """Queue one text frame. Runs on the loop; never raises, never waits."""
 
+    def send_all(self, frames: list[bytes]) -> None:
+        """Queue what was kept for this peer, as one: its own bound is that it was kept."""
+
     def close(self, code: CloseCode, reason: str) -> None:
         """Close after what is queued; returns at once."""

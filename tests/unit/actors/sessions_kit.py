@@ -60,6 +60,10 @@ class FakePeer:
             self.frames.append(orjson.loads(frame))
             self._changed.set()
 
+    def send_all(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            self.send(frame)
+
     def close(self, code: int, reason: str) -> None:
         self.closed = (int(code), reason)
         self.is_open = False

@@ -6,7 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from ecan.gateway.connection import MAX_BACKLOG_BYTES, MAX_BEHIND_S, Connection
+from ecan.gateway.connection import (
+    MAX_BACKLOG_BYTES,
+    MAX_BEHIND_S,
+    MAX_REFUSED,
+    PAUSE_S,
+    Connection,
+)
 from ecan.observability import Metrics
 from ecan.protocol.codes import CloseCode
 from ecan.testing import FakeClock
@@ -18,10 +24,15 @@ class FakeWire:
         self.buffered = 0
         self.closed = None
         self.takes = True
+        self.pauses = []
 
     def write_text(self, frame):
         self.frames.append(frame)
         self.buffered += len(frame)
+        return len(frame)
+
+    def pause(self, seconds):
+        self.pauses.append(seconds)
 
     def takes_frames(self):
         return self.takes
@@ -55,8 +66,9 @@ def parts():
 
 
 def test_a_megabyte_behind_is_closed(parts):
-    """P8: more than 1 MiB that the other end has not taken closes with 1013, exactly then."""
+    """P8: a frame for who has more than 1 MiB to take closes with 1013, and is not written."""
     parts.connection.send(b"x" * MAX_BACKLOG_BYTES)
+    parts.connection.send(b"x")
     assert parts.connection.is_open
     parts.connection.send(b"x")
 
@@ -79,12 +91,41 @@ def test_nothing_taken_for_five_seconds_is_closed(parts):
     assert parts.wire.closed[0] == CloseCode.TRY_AGAIN_LATER
 
 
-def test_slow_is_not_too_slow(parts):
-    """A connection that takes some of its output each time stays."""
+def test_a_large_reply_to_a_reader_that_keeps_up_is_fine(parts):
+    """One frame above 1 MiB, and all that a resume hands out, go to who has taken the rest."""
+    parts.connection.send(b"x" * 3 * MAX_BACKLOG_BYTES)
+    assert parts.connection.is_open
+    parts.wire.buffered = 0
+    parts.connection.send_all([b"x" * MAX_BACKLOG_BYTES, b"y" * MAX_BACKLOG_BYTES, b"z"])
+    assert parts.connection.is_open
+    assert len(parts.wire.frames) == 4
+
+
+def test_p8_five_seconds_behind_is_closed_even_if_something_moves(parts):
+    """What was sent five seconds ago has to be taken; a trickle is not enough."""
     parts.connection.send(b"x" * 1000)
-    for left in (800, 500, 10):
-        parts.wire.buffered = left
-        parts.clock.advance(MAX_BEHIND_S)
+    parts.wire.buffered = 800
+    parts.clock.advance(MAX_BEHIND_S)
+
+    assert parts.wire.closed[0] == CloseCode.TRY_AGAIN_LATER
+
+
+def test_p1_a_client_that_does_not_slow_down_is_not_read_for_a_while(parts):
+    """Fifty refusals for speed pause the reading; the next fifty do so again."""
+    for _ in range(2 * MAX_REFUSED):
+        parts.connection.refused()
+
+    assert parts.wire.pauses == [PAUSE_S, PAUSE_S]
+
+
+def test_slow_is_not_too_slow(parts):
+    """A connection that is never five seconds behind stays, whatever is buffered."""
+    parts.connection.send(b"x" * 1000)
+    for _ in range(3):
+        parts.clock.advance(MAX_BEHIND_S - 1)
+        parts.wire.buffered = 0
+        parts.connection.send(b"x" * 1000)
+        parts.clock.advance(1)
         assert parts.wire.closed is None
     parts.wire.buffered = 0
     parts.clock.advance(MAX_BEHIND_S)
