@@ -297,12 +297,14 @@ async def test_p11_a_commit_that_fails_is_a_crash(method: str) -> None:
 
 @looptime
 @pytest.mark.parametrize("outcome", ["lands", "fails"])
-async def test_p3_a_commit_outlives_its_incarnation(outcome: str) -> None:
-    """Restarted while a commit is on its way: it is answered, and the next request sees it."""
+@pytest.mark.parametrize("after_s", [0.0, 1.0])
+async def test_p3_a_commit_outlives_its_incarnation(outcome: str, after_s: float) -> None:
+    """Restarted at once or later while a commit is on its way: answered, the next one sees it."""
     async with a_world(store=SlowStore()) as world:
         tab = await world.open()
         request = tab.send("debug.incr", {"key": "n"})
         commit = await _commit_begun(world)
+        await asyncio.sleep(after_s)
         await world.sessions.steer(tab.cell.sid, "restart")
         after = tab.send("debug.state_get", {"key": "n"})
         await asyncio.sleep(1)

@@ -271,6 +271,15 @@ async def test_p15_renewing_kills_every_other_token(world: World) -> None:
 
 
 @looptime
+async def test_p15_the_end_of_a_session_revokes_what_connections_hold(world: World) -> None:
+    """A connection keeps its token's record: it is dead with the session."""
+    tab = await world.open()
+    record = world.sessions.lookup(tab.session_id, tab.token).token
+    await world.sessions.close(tab.cell.sid, "logout")
+    assert not record.is_valid(world.clock.now())
+
+
+@looptime
 async def test_login_binds_the_connection_after_its_reply(world: World) -> None:
     """`open` answers with the secrets once, and the binding follows the reply."""
     tab = await world.open()

@@ -375,6 +375,23 @@ async def test_p3_an_overlapping_request_ends_with_the_incarnation(world: World)
     world.check_one_answer_each()
 
 
+@looptime
+async def test_p3_a_second_answer_is_dropped(world: World) -> None:
+    """Whoever answers first has answered; neither the tab nor the ledger sees another."""
+    tab = await world.open()
+    request = tab.send("t.wait", {"n": "a"})
+    call = tab.cell.pending[request]
+    first, second = (
+        b'{"id":"%s","type":"response","status":"success","result":%d,"meta":{"replayed":false}}'
+        % (request.encode(), n)
+        for n in (1, 2)
+    )
+    tab.cell.answer(call, first, remember=True)
+    tab.cell.answer(call, second, remember=True)
+    assert [frame["result"] for frame in tab.peer.finals(request)] == [1]
+    assert tab.cell.ledger.get(request, world.clock.now()).frame == first
+
+
 async def test_p3_handlers_that_fail_on_their_way_out_are_nobodys_crash() -> None:
     """A handler told to stop that raises something else has been answered already."""
 

@@ -50,6 +50,18 @@ async def test_p7_a_blocked_thread_is_abandoned_at_once(world: World, how: str) 
     world.check_one_answer_each()
 
 
+async def test_p7_nothing_begins_between_the_timeout_and_the_new_incarnation(world: World) -> None:
+    """However long the supervisor takes, what waits does not run beside the abandoned thread."""
+    tab = await world.open()
+    tell = world.env.tell_supervisor
+    world.env.tell_supervisor = lambda message: world.env.loop.call_later(0.05, tell, message)
+    stuck = tab.send("t.block", {"n": "wall"})
+    behind = tab.send("t.note", 1)
+    await world.has_started("wall").wait()
+    tab.cell.cancel(stuck)
+    assert (await tab.reply(behind))["meta"]["incarnation"] == 2
+
+
 async def test_p7_a_zombie_cannot_ask_the_browser() -> None:
     """call_blocking of an abandoned handler fails; the browser is not asked."""
     outcome: list[str] = []
@@ -176,6 +188,18 @@ async def test_p7_the_earliest_deadline_counts(world: World) -> None:
         assert world.clock.mono() - begun == pytest.approx(seconds, abs=0.01)
     await tab.reply(running)
     assert world.clock.mono() - begun == pytest.approx(50, abs=0.01)
+
+
+@looptime
+async def test_p7_a_timer_that_fires_a_tick_early_does_not_spin(world: World) -> None:
+    """A deadline that is a microsecond away counts as passed."""
+    tab = await world.open()
+    tab.send("t.wait", {"n": "a"})
+    late = tab.send("t.note", 1, deadline_s=10)
+    deadline = tab.cell.pending[late].deadline_mono
+    world.clock.mono = lambda: deadline - 1e-6
+    tab.cell._sweep()
+    assert tab.peer.finals(late)[0]["error"]["code"] == "TIMEOUT"
 
 
 @looptime

@@ -57,11 +57,15 @@ class FakeSession:
 
     def __init__(self, role: str = "user") -> None:
         self.user = User(user_id=1, username="ann", role=role)
+        self.ended = ""
         self.kept: list[float | None] = []
         self.progressed: list[Any] = []
 
     def info(self, ctx: Any) -> dict[str, Any]:
         return {"sid": self.sid}
+
+    def end(self, reason: str) -> None:
+        self.ended = reason
 
     def brief(self) -> dict[str, Any]:
         return {"tabs": 2, "incarnation": 3, "restarts": 1}

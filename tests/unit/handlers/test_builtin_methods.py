@@ -143,7 +143,8 @@ async def test_the_users_own_sessions_can_be_listed_and_closed(server):
     }
     assert await _run(server, "session.close", ctx, {"sid": "s2"}) == {"closed": "s2"}
     assert await _run(server, "session.close", ctx, {"sid": "s1"}) == {"closed": "s1"}
-    assert server.sessions.closed == [("s2", "logout"), ("s1", "logout")]
+    assert server.sessions.closed == [("s2", "logout")]
+    assert ctx.session.ended == "logout"
 
 
 async def test_p1_the_sessions_of_others_do_not_exist(server):
