@@ -75,6 +75,17 @@ class ReplyError(EcanError):
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Worker processes send their errors by pickle."""
+        return (_again, (type(self), self.__dict__.copy()))
+
+
+def _again(kind: type[ReplyError], facts: dict[str, Any]) -> ReplyError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, facts["message"])
+    error.__dict__.update(facts)
+    return error
+
 
 class HandlerError(ReplyError):
     """A handler's declared error: the caller gets it as it is, the session lives on.

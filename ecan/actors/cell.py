@@ -55,7 +55,13 @@ class Transition:
 
 @attrs.define(eq=False)
 class Ask:
-    """A push that waits for the browser's answer (`UserContext.call`)."""
+    """A push that waits for the browser's answer (`UserContext.call`).
+
+    Attributes:
+        frame: the push.
+        future: gets the answer.
+        peer: the tab that was asked; None: every tab, those that come too.
+    """
 
     frame: bytes
     future: asyncio.Future[Any]
@@ -363,8 +369,7 @@ class Cell:
         """Bind a connection; asks whose tab is gone go to it."""
         self.tabs[peer.id] = peer
         for ask in (self.asks or {}).values():
-            if ask.peer is None or not ask.peer.is_open:
-                ask.peer = peer
+            if ask.peer is None:
                 peer.send(ask.frame)
 
     def detach(self, peer: Peer) -> None:
@@ -373,6 +378,11 @@ class Cell:
             return
         if not self.tabs:
             self.detached_mono = self._clock.mono()
+        for ask in (self.asks or {}).values():
+            if ask.peer is peer:
+                ask.peer = None
+                for tab in self.tabs.values():
+                    tab.send(ask.frame)
         for call in [c for c in self.pending.values() if c.origin is peer]:
             if call.request.cancel_on_disconnect and not call.waiters:
                 self.cancel(call.id)

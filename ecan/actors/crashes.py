@@ -66,9 +66,20 @@ def record_crash(
     return crash_id
 
 
-def crash_reply(crash_id: str, incarnation: int, delay_s: float | None) -> ReplyError:
-    """HANDLER_CRASHED; ``delay_s`` is None when the session is given up."""
+def crash_reply(
+    crash_id: str, incarnation: int, delay_s: float | None, *, late: bool
+) -> ReplyError:
+    """HANDLER_CRASHED.
+
+    Args:
+        crash_id: from `record_crash`.
+        incarnation: that crashed.
+        delay_s: until the restart; None when there will be none.
+        late: the session has gone on in another incarnation already.
+    """
     follows = "the session restarts" if delay_s is not None else "the session is given up"
+    if late:
+        follows = "the session had gone on without it"
     return ReplyError(
         ErrorCode.HANDLER_CRASHED,
         f"The handler failed. What it did was rolled back; {follows}.",

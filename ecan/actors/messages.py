@@ -6,12 +6,13 @@ mailbox, the supervisor is not on their way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Coroutine
 
     from ecan.actors.call import Call
     from ecan.actors.cell import Cell
@@ -132,4 +133,16 @@ class ConcurrentFailed:
     error: BaseException
 
 
-Message = Any
+class Spawn(Protocol):
+    """The supervisor's way to do work at the store without waiting for it."""
+
+    def __call__(
+        self, coroutine: Coroutine[Any, Any, Any], reply: asyncio.Future[Any] | None = None
+    ) -> None:
+        """Run it; ``reply`` is refused if the supervisor ends before."""
+
+
+def refuse(reply: asyncio.Future[Any], error: BaseException) -> None:
+    """Answer a command with an error, unless it was answered or given up."""
+    if not reply.done():
+        reply.set_exception(error)

@@ -8,14 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.call import Call, stopped_error
-from ecan.actors.cell import MAX_CONCURRENT, Ask
-from ecan.actors.messages import CloseSession, ConcurrentFailed, HandlerAbandoned, SessionCrashed
+from ecan.actors.cell import MAX_CONCURRENT
+from ecan.actors.messages import ConcurrentFailed, HandlerAbandoned, SessionCrashed
 from ecan.actors.runner import STOP_GRACE_S, Stopper, run_handler
-from ecan.errors import HandlerError, ReplyError
-from ecan.handlers.context import User, UserContext, current_context
+from ecan.actors.view import SessionView
+from ecan.errors import ReplyError
+from ecan.handlers.context import UserContext, current_context
 from ecan.handlers.registry import Kind
 from ecan.handlers.state import State as SlotState
-from ecan.protocol.codec import encode_pending, encode_push, encode_success
+from ecan.protocol.codec import encode_success
 from ecan.protocol.codes import ErrorCode
 from ecan.runtime import LoopActor
 from ecan.store import Commit, LedgerRow, PushRow
@@ -54,7 +55,7 @@ class SessionActor(LoopActor):
         self._stoppers: dict[Call, Stopper] = {}
         self._crashed_call: Call | None = None
         self._overlapping: set[asyncio.Task[None]] = set()
-        self._ask_count = 0
+        self._view = SessionView(cell, env)
 
     # -- messages --------------------------------------------------------------------
 
@@ -200,7 +201,7 @@ class SessionActor(LoopActor):
             self.env.server,
             call.spec.name,
             call.id,
-            session=self,
+            session=self._view,
             state=SlotState(self.cell.slots, writable=not call.spec.concurrent),
             incarnation=self.incarnation,
             deadline_mono=call.deadline_mono,
@@ -380,108 +381,3 @@ class SessionActor(LoopActor):
 
     def _tell_crashed(self, incarnation: int, call: Call | None, error: BaseException) -> None:
         self.env.tell_supervisor(SessionCrashed(self.cell, incarnation, call, error))
-
-    # -- SessionPort -----------------------------------------------------------------
-
-    @property
-    def user(self) -> User:
-        """See `SessionPort`."""
-        return self.cell.user
-
-    @property
-    def sid(self) -> str:
-        """See `SessionPort`."""
-        return self.cell.sid
-
-    def brief(self) -> dict[str, Any]:
-        """See `SessionPort`."""
-        cell = self.cell
-        return {
-            "tabs": len(cell.tabs),
-            "incarnation": self.incarnation,
-            "restarts": cell.restarts,
-        }
-
-    def info(self, ctx: UserContext) -> dict[str, Any]:
-        """See `SessionPort`."""
-        call = self.cell.pending.get(ctx.request_id)
-        origin = call.origin if call is not None else None
-        return self.env.describe(self.cell, origin)
-
-    def keep(self, seconds: float | None) -> dict[str, Any]:
-        """See `SessionPort`."""
-        cell = self.cell
-        cell.touch()
-        if seconds is not None:
-            cell.keep_until_mono = self.env.clock.mono() + seconds
-        return {"kept": True, "expires_in_s": round(self.env.expires_in_s(cell), 1)}
-
-    def cancel(self, request_id: str) -> str:
-        """See `SessionPort`."""
-        return self.cell.cancel(request_id)
-
-    def end(self, reason: str) -> None:
-        """See `SessionPort`."""
-        # The supervisor reads its mail in a later turn of the loop; the request that asks
-        # for this is answered in the current one.
-        self.env.tell_supervisor(CloseSession(self.cell.sid, reason, self.env.loop.create_future()))
-
-    def renew_token(self) -> dict[str, Any]:
-        """See `SessionPort`."""
-        return self.env.renew_token(self.cell)
-
-    def progress(self, ctx: UserContext, result: Any) -> None:
-        """See `SessionPort`."""
-        call = self.cell.pending.get(ctx.request_id)
-        if call is None or call.answered:
-            return
-        frame = encode_pending(
-            call.id,
-            call.spec.name,
-            result,
-            {"sid": self.cell.sid, "incarnation": self.incarnation},
-            self.cell.timestamp(),
-        )
-        self.env.on_loop(self._send_progress, call, frame)
-
-    @staticmethod
-    def _send_progress(call: Call, frame: bytes) -> None:
-        if call.answered:
-            return
-        call.origin.send(frame)
-        for peer in call.waiters or ():
-            peer.send(frame)
-
-    async def call(
-        self, ctx: UserContext, method: str, params: Any, timeout_s: float | None
-    ) -> Any:
-        """See `SessionPort`."""
-        if ctx.cancelled:
-            raise HandlerError("CANCELLED", "The request was answered without this handler.")
-        cell = self.cell
-        pending = cell.pending.get(ctx.request_id)
-        origin = pending.origin if pending is not None else None
-        peer = origin if origin is not None and origin.is_open else None
-        if peer is None:
-            peer = next(iter(cell.tabs.values()), None)
-        if peer is None:
-            raise HandlerError("CLIENT_GONE", "No tab of this session is open to answer.")
-        self._ask_count += 1
-        ask_id = f"c-{cell.sid}-{self.incarnation}-{self._ask_count}"
-        meta = {"expects_answer": True, "epoch": cell.outbox.epoch, "sid": cell.sid}
-        ask = Ask(
-            encode_push(ask_id, method, params, meta, cell.timestamp()),
-            self.env.loop.create_future(),
-            peer,
-        )
-        if cell.asks is None:
-            cell.asks = {}
-        cell.asks[ask_id] = ask
-        peer.send(ask.frame)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await ask.future
-        except TimeoutError:
-            raise HandlerError("CLIENT_TIMEOUT", f"No answer within {timeout_s} s.") from None
-        finally:
-            cell.asks.pop(ask_id, None)

@@ -17,7 +17,7 @@ from ecan.actors.messages import (
 from ecan.actors.reaper import expires_at_mono
 from ecan.actors.supervisor import SupervisorActor
 from ecan.actors.tokens import Token, digest, sid_of
-from ecan.errors import ReplyError
+from ecan.errors import ReplyError, SupervisionError
 from ecan.observability import get_logger
 from ecan.protocol.codes import ErrorCode
 from ecan.protocol.frames import Sid
@@ -218,7 +218,7 @@ class SessionService:
         cell = opened.cell
         bound = Bound(cell, opened.record)
         if ctx.connection is not None:
-            ctx.after_reply.append(lambda: ctx.connection.bind(bound))
+            ctx.after_reply.append(lambda: self._hand_over(ctx.connection, bound))
         return {
             "token": opened.token,
             "session_id": opened.session_id,
@@ -227,6 +227,13 @@ class SessionService:
             "epoch": cell.outbox.epoch,
             "seq": cell.outbox.seq,
         }
+
+    def _hand_over(self, connection: Bindable, bound: Bound) -> None:
+        if connection.peer.is_open:
+            connection.bind(bound)
+        else:
+            # The client left before its login was answered: nobody has the secrets.
+            self._ask(CloseSession, bound.cell.sid, "abandoned")
 
     async def resume(
         self, ctx: ConnectionContext, last_seq: int | None, epoch: str | None
@@ -312,6 +319,8 @@ class SessionService:
         Raises:
             SupervisionError: it does not fit the session's state.
         """
+        if await self._ask(FindSession, Sid(sid)) is None:
+            raise SupervisionError("there is no such session")
         await self._ask(SteerSession, Sid(sid), command)
 
     def count(self) -> int:

@@ -10,6 +10,8 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ecan.errors import EcanError
+
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
@@ -19,10 +21,17 @@ _LEAVE_S: Final = 1.0
 
 
 class Answer(NamedTuple):
-    """The outcome of one call; ``error`` is (type name, message, traceback) or None."""
+    """The outcome of one call.
+
+    Attributes:
+        value: what the function returned.
+        error: (type name, message, traceback) of what it raised, or None.
+        declared: the error itself, if it is one of the project's own: a reply, not a crash.
+    """
 
     value: Any = None
     error: tuple[str, str, str] | None = None
+    declared: EcanError | None = None
 
 
 def serve(pipe: Connection[Any, Any]) -> None:
@@ -78,5 +87,7 @@ def serve_requests(
 
 
 def _failed(error: BaseException) -> Answer:
+    if isinstance(error, EcanError):
+        return Answer(declared=error)
     text = "".join(traceback.format_exception(error))
     return Answer(error=(type(error).__qualname__, str(error), text))

@@ -252,6 +252,8 @@ class _Owner:
             return None, ProcessFailure(type(error).__qualname__, str(error), "")
         if answer is None:
             return None, ProcessDied(self._bury())
+        if answer.declared is not None:
+            return None, answer.declared
         if answer.error is not None:
             return None, ProcessFailure(*answer.error)
         return answer.value, None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ecan.actors.messages import OpenSession
 from ecan.handlers.context import User
-from ecan.testing import Client, RunningApp, running_app
+from ecan.testing import ADMIN_PASSWORD, Client, RunningApp, running_app
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -300,3 +301,43 @@ async def test_a_handler_asks_the_browser(tmp_path: Path, monkeypatch: pytest.Mo
             await back.answer(asked, "still yes")
             replay = await back.request("shop.sure", id="again")
             assert replay["result"] == "still yes"
+
+
+async def test_declared_errors_come_out_of_worker_processes(tmp_path, monkeypatch) -> None:
+    """A process handler that raises HandlerError is answered with it, and the session lives."""
+    (tmp_path / "burner.py").write_text(
+        textwrap.dedent(
+            """
+            from ecan.handlers import HandlerError, handler
+
+            @handler("burn.refuse", isolation="process")
+            def refuse(params: dict):
+                raise HandlerError("TOO_HOT", "No more.", details={"degrees": 5}, retryable=True)
+
+            HANDLERS = [refuse]
+            """
+        )
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with running_app(handlers=("burner",)) as server, server.logged_in() as client:
+        error = await client.error("burn.refuse")
+        assert error == {
+            "code": "TOO_HOT",
+            "message": "No more.",
+            "details": {"degrees": 5},
+            "retryable": True,
+            "outcome": "ran",
+        }
+        assert (await client.call("session.info"))["incarnation"] == 1
+
+
+async def test_a_login_whose_client_left_leaves_no_session(server: RunningApp) -> None:
+    """Nobody has the secrets of a session whose login was never answered: it is ended."""
+    async with server.client() as client:
+        await client.start("login", {"username": "admin", "password": ADMIN_PASSWORD})
+        client.cut()
+    async with asyncio.timeout(20):
+        while server.app.gateway.connection_count or server.app.sessions.count():
+            await asyncio.sleep(0.02)
+    assert server.app.sessions.count() == 0

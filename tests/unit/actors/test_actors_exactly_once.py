@@ -319,6 +319,6 @@ async def test_session_info_and_list_say_what_is(world: World) -> None:
         other.cell.sid: False,
     }
     assert await tab.call("session.close", {"sid": other.cell.sid}) == {"closed": other.cell.sid}
-    assert tab.cell.actor.brief() == {"tabs": 2, "incarnation": 2, "restarts": 1}
-    assert tab.cell.actor.renew_token()["token"]
+    assert tab.cell.actor._view.brief() == {"tabs": 2, "incarnation": 2, "restarts": 1}
+    assert tab.cell.actor._view.renew_token()["token"]
     assert tab.cell.actor.running is None

@@ -357,6 +357,22 @@ async def test_call_asks_another_open_tab_when_the_asking_one_is_gone() -> None:
 
 
 @looptime
+async def test_call_asks_the_others_when_the_asked_tab_leaves() -> None:
+    """Asked, then the tab is lost while another is open: that one is asked at once."""
+    async with a_world(*asking()) as world:
+        tab = await world.open()
+        other = tab.another()
+        tab.send("t.ask", {"q": 1})
+        (push,) = await tab.push("ui.ask")
+        assert other.peer.pushes("ui.ask") == []
+        tab.leave()
+        (again,) = await other.push("ui.ask")
+        assert again == push
+        other.answer(again, "me")
+        await world.until(lambda: not tab.cell.pending)
+
+
+@looptime
 async def test_call_asks_again_when_the_tab_came_back() -> None:
     """Asked, then the tab is lost: the tab that comes is asked the same question."""
     async with a_world(*asking()) as world:
@@ -368,7 +384,7 @@ async def test_call_asks_again_when_the_tab_came_back() -> None:
         (again,) = await back.push("ui.ask")
         assert again == push
         third = back.another()
-        assert third.peer.pushes() == []
+        assert third.peer.pushes("ui.ask") == [push]  # who asked is gone: anybody may answer
         back.answer(again, "still here")
         await world.until(lambda: not tab.cell.pending)
         assert b"still here" in tab.cell.take_undelivered()[0]

@@ -264,7 +264,7 @@ def test_worker_answers_until_eof(leaving):
     thread = threading.Thread(target=serve, args=(theirs,))
     thread.start()
     ours.send((operator.add, (1, 2)))
-    assert ours.recv() == (3, None)
+    assert ours.recv() == (3, None, None)
     ours.send((operator.add, (1,)))
     assert ours.recv().error[0] == "TypeError"
     ours.send((threading.Lock, ()))

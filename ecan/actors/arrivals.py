@@ -1,0 +1,165 @@
+"""Arrivals: how a session comes into the directory, new or from the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ecan.actors.cell import Cell, closed_error
+from ecan.actors.lifecycle import Event, State
+from ecan.actors.messages import FindSession, Opened, OpenSession, refuse
+from ecan.actors.snapshots import cell_of, snapshot_of
+from ecan.actors.tokens import digest, new_session_id, sid_of
+from ecan.errors import ReplyError
+from ecan.observability import get_logger
+from ecan.protocol.codes import ErrorCode
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from ecan.actors.directory import Directory
+    from ecan.actors.environment import Environment
+    from ecan.actors.incarnations import Incarnations
+    from ecan.actors.messages import Spawn
+    from ecan.actors.reaper import Reaper
+    from ecan.observability import Metrics
+    from ecan.protocol.frames import Sid
+
+log = get_logger("ecan.supervisor")
+
+
+class Arrivals:
+    """Creates sessions and fetches those that rest in the store, for the supervisor."""
+
+    def __init__(
+        self,
+        env: Environment,
+        directory: Directory,
+        incarnations: Incarnations,
+        reaper: Reaper,
+        spawn: Spawn,
+        wake: Callable[[Cell], None],
+        close: Callable[[Cell, str], None],
+        metrics: Metrics,
+    ) -> None:
+        self._env = env
+        self._directory = directory
+        self._incarnations = incarnations
+        self._reaper = reaper
+        self._spawn = spawn
+        self._wake = wake
+        self._close = close
+        self._metrics = metrics
+        self._finding: dict[Sid, list[asyncio.Future[Cell | None]]] = {}
+
+    def open(self, message: OpenSession) -> None:
+        """Create a session, within the caps of server and user."""
+        settings = self._env.settings
+        user = message.user
+        problem = None
+        if self._directory.total >= settings.max_sessions:
+            problem = "The server has as many sessions as it takes."
+        elif len(self._directory.of_user(user.user_id)) >= settings.max_sessions_per_user:
+            problem = (
+                f"You have {settings.max_sessions_per_user} sessions; log out of one of them first."
+            )
+        if problem is not None:
+            self._metrics.rejected("session_limit")
+            refuse(
+                message.reply,
+                ReplyError(ErrorCode.SESSION_LIMIT, problem, retry_after_ms=60_000),
+            )
+            return
+        clock = self._env.clock
+        while True:
+            session_id = new_session_id()
+            key = digest(session_id)
+            sid = sid_of(key)
+            if not self._directory.knows(sid):
+                break
+        cell = Cell(
+            sid,
+            key,
+            user,
+            clock,
+            mailbox_size=settings.mailbox_size,
+            wake=self._wake,
+            created_at=clock.now(),
+        )
+        token, record = cell.tokens.issue(clock.now(), settings.token_ttl_s)
+        self._directory.count_in(sid, user.user_id)
+        self._directory.add(cell)
+        opened = Opened(cell, session_id, token, record)
+        self._spawn(self._create(message, opened), message.reply)
+
+    async def _create(self, message: OpenSession, opened: Opened) -> None:
+        cell = opened.cell
+        try:
+            await self._env.store.create(
+                snapshot_of(cell, self._env.clock.now(), self._env.clock.mono())
+            )
+        except Exception as error:
+            cell.transit(Event.CLOSED, "could not be stored")
+            self._directory.forget(cell)
+            refuse(message.reply, error)
+            raise
+        if cell.state is not State.STARTING:
+            refuse(message.reply, closed_error(cell.close_reason))
+            return
+        self._incarnations.start(cell)
+        self._reaper.schedule(cell)
+        self._metrics.sessions_opened += 1
+        log.info("session.created", sid=cell.sid, user=cell.user.username)
+        if message.reply.done():
+            # RACE: the client left while its login was on its way; nobody has the secrets.
+            self._close(cell, "abandoned")
+            return
+        message.reply.set_result(opened)
+
+    def find(self, message: FindSession) -> None:
+        """Answer the cell of a session, loaded from the store if need be."""
+        sid = message.sid
+        cell = self._directory.get(sid)
+        if cell is not None:
+            if not message.reply.done():
+                message.reply.set_result(cell)
+            return
+        waiting = self._finding.get(sid)
+        if waiting is not None:
+            waiting.append(message.reply)
+            return
+        self._finding[sid] = [message.reply]
+        self._spawn(self._load(sid))
+
+    async def _load(self, sid: Sid) -> None:
+        cell: Cell | None = None
+        error: BaseException | None = None
+        try:
+            snapshot = await self._env.store.load(sid)
+            reason = self._directory.reason(sid)
+            if reason is not None:
+                # RACE: it was closed while it was being loaded.
+                error = closed_error(reason)
+            elif snapshot is not None:
+                cell = cell_of(
+                    snapshot,
+                    self._env.clock,
+                    mailbox_size=self._env.settings.mailbox_size,
+                    wake=self._wake,
+                )
+                self._directory.count_in(sid, cell.user.user_id)
+                self._directory.add(cell)
+                self._reaper.schedule(cell)
+        except Exception as problem:  # noqa: BLE001 - told to whoever asked
+            error = problem
+        for reply in self._finding.pop(sid, ()):
+            if reply.done():
+                continue
+            if error is not None:
+                reply.set_exception(error)
+            else:
+                reply.set_result(cell)
+
+    def owed(self) -> list[asyncio.Future[Cell | None]]:
+        """Who still waits for a session to be found."""
+        return [reply for waiting in self._finding.values() for reply in waiting]
