@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ecan.actors.cell import Cell, closed_error
+from ecan.actors.cell import Cell
 from ecan.actors.lifecycle import Event, State
 from ecan.actors.messages import FindSession, Opened, OpenSession, refuse
+from ecan.actors.refusals import closed_error
 from ecan.actors.snapshots import cell_of, snapshot_of
 from ecan.actors.tokens import digest, new_session_id, sid_of
 from ecan.errors import ReplyError

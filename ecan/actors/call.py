@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ecan.errors import ReplyError
-from ecan.protocol.codes import ErrorCode
-
 if TYPE_CHECKING:
     from ecan.handlers.registry import MethodSpec
+    from ecan.protocol.codes import ErrorCode
     from ecan.protocol.frames import Peer, Request
 
 
@@ -76,20 +74,3 @@ class Call:
 
     def __repr__(self) -> str:
         return f"Call({self.spec.name}, id={self.id!r})"
-
-
-def stopped_error(code: ErrorCode, *, ran: bool) -> ReplyError:
-    """TIMEOUT or CANCELLED, saying whether the handler had begun."""
-    if code is ErrorCode.TIMEOUT:
-        message = (
-            "The deadline passed while the handler ran; its changes were rolled back."
-            if ran
-            else "The deadline passed while the request waited in the session's queue."
-        )
-    else:
-        message = (
-            "Cancelled while the handler ran; its changes were rolled back."
-            if ran
-            else "Cancelled before it began."
-        )
-    return ReplyError(code, message, outcome="unknown" if ran else "not_run")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ecan.actors.call import Call, stopped_error
+from ecan.actors.call import Call
 from ecan.actors.ledger import Ledger, replayed
 from ecan.actors.lifecycle import Event, State, next_state
 from ecan.actors.outbox import Outbox
+from ecan.actors.refusals import closed_error, failed_error, stopped_error
 from ecan.actors.tokens import TokenTable
 from ecan.errors import ReplyError
 from ecan.handlers.registry import Kind
@@ -430,28 +431,3 @@ def _check_same(known: bytes, call: Call) -> None:
         raise ReplyError(
             ErrorCode.ID_REUSED, "This request id was already used for another request."
         )
-
-
-def failed_error() -> ReplyError:
-    """SESSION_FAILED, as requests of a given-up session get it."""
-    return ReplyError(
-        ErrorCode.SESSION_FAILED,
-        "This session crashed too often. Its data is kept; an operator can revive it.",
-        details={"reason": "crash_loop"},
-        outcome="not_run",
-    )
-
-
-def closed_error(reason: str) -> ReplyError:
-    """SESSION_EXPIRED or SESSION_CLOSED, by why the session ended."""
-    if reason == "idle":
-        return ReplyError(
-            ErrorCode.SESSION_EXPIRED,
-            "The session ended because it was not used. Log in again.",
-            details={"reason": reason},
-        )
-    return ReplyError(
-        ErrorCode.SESSION_CLOSED,
-        f"The session was ended ({reason}). Log in again.",
-        details={"reason": reason},
-    )

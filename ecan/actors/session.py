@@ -7,9 +7,10 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ecan.actors.call import Call, stopped_error
+from ecan.actors.call import Call
 from ecan.actors.cell import MAX_CONCURRENT
 from ecan.actors.messages import ConcurrentFailed, HandlerAbandoned, SessionCrashed
+from ecan.actors.refusals import stopped_error
 from ecan.actors.runner import STOP_GRACE_S, Stopper, run_handler
 from ecan.actors.view import SessionView
 from ecan.errors import ReplyError

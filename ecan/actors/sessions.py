@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ecan.actors.cell import closed_error, failed_error
 from ecan.actors.lifecycle import State
 from ecan.actors.messages import (
     CloseSession,
@@ -15,6 +14,7 @@ from ecan.actors.messages import (
     TabsChanged,
 )
 from ecan.actors.reaper import expires_at_mono
+from ecan.actors.refusals import closed_error, failed_error
 from ecan.actors.supervisor import SupervisorActor
 from ecan.actors.tokens import Token, digest, sid_of
 from ecan.errors import ReplyError, SupervisionError

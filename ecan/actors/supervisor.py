@@ -6,7 +6,6 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.arrivals import Arrivals
-from ecan.actors.cell import closed_error, failed_error
 from ecan.actors.crashes import crash_reply, record_crash
 from ecan.actors.incarnations import Incarnations
 from ecan.actors.lifecycle import Event, State
@@ -24,6 +23,7 @@ from ecan.actors.messages import (
     refuse,
 )
 from ecan.actors.reaper import Reaper
+from ecan.actors.refusals import closed_error, failed_error
 from ecan.actors.rest import Rest
 from ecan.actors.restart import RestartBudget
 from ecan.errors import ReplyError, SupervisionError

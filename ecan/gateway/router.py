@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.call import Call
-from ecan.actors.cell import closed_error
 from ecan.actors.ledger import fingerprint
 from ecan.actors.lifecycle import State
+from ecan.actors.refusals import closed_error
 from ecan.actors.sessions import Bound, invalid_token
 from ecan.actors.tokens import digest
 from ecan.errors import HandlerError, ReplyError

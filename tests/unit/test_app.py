@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import socket
-import threading
 
 import pytest
 
@@ -18,10 +17,6 @@ from ecan.app import App, build_registry, main, serve
 from ecan.config import Settings
 from ecan.errors import ConfigError, StoreError
 from ecan.testing import ADMIN_PASSWORD, Client
-
-pytestmark = pytest.mark.skipif(
-    threading.current_thread() is not threading.main_thread(), reason="signals need the main thread"
-)
 
 
 @pytest.fixture(autouse=True)
