@@ -84,6 +84,7 @@ class Arrivals:
             user,
             clock,
             mailbox_size=settings.mailbox_size,
+            store=self._env.store,
             wake=self._wake,
             created_at=clock.now(),
         )
@@ -146,6 +147,7 @@ class Arrivals:
                     snapshot,
                     self._env.clock,
                     mailbox_size=self._env.settings.mailbox_size,
+                    store=self._env.store,
                     wake=self._wake,
                 )
                 self._directory.count_in(sid, cell.user.user_id)

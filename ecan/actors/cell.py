@@ -7,6 +7,7 @@ request. Everything here runs on the loop.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +19,25 @@ from ecan.actors.lifecycle import Event, State, next_state
 from ecan.actors.outbox import Outbox
 from ecan.actors.refusals import closed_error, failed_error, stopped_error
 from ecan.actors.tokens import TokenTable
-from ecan.errors import ReplyError
+from ecan.errors import ReplyError, StoreError
 from ecan.handlers.registry import Kind
+from ecan.observability import get_logger
 from ecan.protocol.codec import encode_error, encode_push
 from ecan.protocol.codes import ErrorCode
 from ecan.runtime import Mailbox, MailboxFullError
+from ecan.store import Commit, PushRow
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ecan.actors.restart import RestartBudget
     from ecan.actors.session import SessionActor
     from ecan.handlers.context import User
     from ecan.protocol.frames import ConnectionId, Peer, Sid
     from ecan.runtime import Clock
+    from ecan.store import LedgerRow, SessionStore
+
+log = get_logger("ecan.session")
 
 MAX_TRANSITIONS = 50
 MAX_UNDELIVERED = 256
@@ -79,6 +84,7 @@ class Cell:
         state: changed by `transit` only.
         incarnation: of the current or last actor.
         landing: the commit on its way to the store, which outlives its incarnation.
+        notice: the server's own push on its way to the store.
         actor: the current actor; the one strong reference to it.
         tabs: open connections bound to this session, by connection id.
         slots: committed state.
@@ -90,6 +96,7 @@ class Cell:
         "_clock",
         "_deadline_at",
         "_deadline_timer",
+        "_store",
         "_undelivered_bytes",
         "_wake",
         "actor",
@@ -108,6 +115,7 @@ class Cell:
         "last_active_mono",
         "ledger",
         "mailbox",
+        "notice",
         "outbox",
         "pending",
         "restarts",
@@ -118,6 +126,7 @@ class Cell:
         "tabs",
         "timer",
         "tokens",
+        "tokens_changed",
         "transitions",
         "undelivered",
         "user",
@@ -132,6 +141,7 @@ class Cell:
         clock: Clock,
         *,
         mailbox_size: int,
+        store: SessionStore,
         wake: Callable[[Cell], None],
         created_at: float,
         incarnation: int = 0,
@@ -152,6 +162,7 @@ class Cell:
         self.created_at = created_at
         self.actor: SessionActor | None = None
         self.landing: asyncio.Task[None] | None = None
+        self.notice: asyncio.Task[None] | None = None
         self.mailbox = Mailbox(max_items=mailbox_size)
         self.tabs: dict[ConnectionId, Peer] = {}
         self.slots: dict[str, bytes] = slots if slots is not None else {}
@@ -174,7 +185,9 @@ class Cell:
         self.keep_until_mono = 0.0
         self.expiring_told = False
         self._clock = clock
+        self._store = store
         self._wake = wake
+        self.tokens_changed = False
         self._deadline_at = 0.0
         self._deadline_timer: Any = None
 
@@ -422,8 +435,68 @@ class Cell:
                 peer.send(frame)
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """A push of the server's own, outside of any request."""
-        self.send_pushes([self.encode_push(method, params, self.outbox.seq + 1)])
+        """A push of the server's own, outside of any request.
+
+        It leaves when it is as durable as any other push; the last one, of a session that
+        ends, leaves at once.
+        """
+        before = self.on_its_way()
+        if before is not None and self.state is not State.CLOSED:
+            # RACE: its number follows on from the pushes of the commit on its way.
+            before.add_done_callback(lambda _: self.notify(method, params))
+            return
+        seq = self.outbox.seq + 1
+        frame = self.encode_push(method, params, seq)
+        durable = None
+        if self.state is not State.CLOSED:
+            durable = self._store.commit(self.commit_of(pushes=(PushRow(seq=seq, frame=frame),)))
+        if durable is None:
+            self.send_pushes([frame])
+        else:
+            loop = asyncio.get_running_loop()
+            self.notice = loop.create_task(self._notify_when(durable, frame))
+
+    async def _notify_when(self, durable: Awaitable[None], frame: bytes) -> None:
+        try:
+            await durable
+        except StoreError as error:
+            # The tabs miss a notice; no number was used up, so no gap is told of.
+            log.warning("push.lost", sid=self.sid, error=str(error))
+        else:
+            self.send_pushes([frame])
+
+    def on_its_way(self) -> asyncio.Task[None] | None:
+        """The commit that is on its way to the store; sequence numbers are given after it."""
+        for task in (self.landing, self.notice):
+            if task is not None and not task.done():
+                return task
+        return None
+
+    def commit_of(
+        self,
+        *,
+        slots: dict[str, bytes | None] | None = None,
+        answer: LedgerRow | None = None,
+        pushes: tuple[PushRow, ...] = (),
+    ) -> Commit:
+        """A commit of this session; tokens that changed go with it."""
+        tokens = None
+        if self.tokens_changed:
+            self.tokens_changed = False
+            tokens = self.tokens.rows()
+        return Commit(
+            sid=self.sid,
+            incarnation=self.incarnation,
+            slots=slots or {},
+            answer=answer,
+            pushes=pushes,
+            tokens=tokens,
+        )
+
+    def commit_tokens(self) -> Awaitable[None] | None:
+        """Write changed tokens now; None if that is done, else an awaitable for it."""
+        self.tokens_changed = True
+        return self._store.commit(self.commit_of())
 
 
 def _check_same(known: bytes, call: Call) -> None:

@@ -20,7 +20,7 @@ from ecan.handlers.state import State as SlotState
 from ecan.protocol.codec import encode_success
 from ecan.protocol.codes import ErrorCode
 from ecan.runtime import LoopActor
-from ecan.store import Commit, LedgerRow, PushRow
+from ecan.store import LedgerRow, PushRow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -225,18 +225,19 @@ class SessionActor(LoopActor):
             cell.timestamp(),
         )
         changes = ctx.state.changes()
-        if not changes and not ctx.pushes:
+        if not changes and not ctx.pushes and not cell.tokens_changed:
             cell.answer(call, frame, remember=True)
             self.env.observe(call, "success")
             return None
+        before = cell.on_its_way()
+        if before is not None:
+            return self._complete_later(before, call, ctx, result)
         seq = cell.outbox.seq
         pushes = [
             cell.encode_push(method, params, seq + number)
             for number, (method, params) in enumerate(ctx.pushes, 1)
         ]
-        commit = Commit(
-            sid=cell.sid,
-            incarnation=self.incarnation,
+        commit = cell.commit_of(
             slots=changes,
             answer=LedgerRow(
                 request_id=call.id,
@@ -253,6 +254,17 @@ class SessionActor(LoopActor):
             return None
         landed = partial(self._committed, call, cell.slots, changes, pushes, frame)
         return self._land(durable, call, landed)
+
+    async def _complete_later(
+        self, before: asyncio.Task[None], call: Call, ctx: UserContext, result: Any
+    ) -> None:
+        """Another commit of this session is on its way (a notice's, an overlapping call's)."""
+        await asyncio.wait([before])
+        if call.answered:
+            return
+        done = self._complete(call, ctx, result)
+        if done is not None:
+            await done
 
     def _land(
         self, durable: Awaitable[None], call: Call, landed: Callable[[], None]

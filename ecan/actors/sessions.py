@@ -273,6 +273,9 @@ class SessionService:
         secret, record = bound.cell.tokens.refresh(
             bound.token, self._env.clock.now(), self._env.settings.token_ttl_s
         )
+        durable = bound.cell.commit_tokens()
+        if durable is not None:
+            await durable
         if ctx.connection is not None:
             renewed = Bound(bound.cell, record)
             ctx.after_reply.append(lambda: ctx.connection.bind(renewed))
@@ -282,6 +285,7 @@ class SessionService:
         """See `SessionPort.renew_token`."""
         cell.tokens.revoke_all()
         secret, record = cell.tokens.issue(self._env.clock.now(), self._env.settings.token_ttl_s)
+        cell.tokens_changed = True  # written with the commit of the request that asks
         return {"token": secret, "expires_at": record.expires_at}
 
     def of_user(self, user_id: int) -> list[dict[str, Any]]:

@@ -13,12 +13,13 @@ from ecan.actors.outbox import Outbox
 from ecan.actors.tokens import Token, TokenTable
 from ecan.handlers.context import User
 from ecan.protocol.frames import Sid
-from ecan.store import LedgerRow, PushRow, SessionRow, Snapshot, TokenRow
+from ecan.store import LedgerRow, PushRow, SessionRow, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ecan.runtime import Clock
+    from ecan.store import SessionStore
 
 
 def snapshot_of(cell: Cell, now: float, now_mono: float) -> Snapshot:
@@ -38,9 +39,7 @@ def snapshot_of(cell: Cell, now: float, now_mono: float) -> Snapshot:
         ),
         seq=cell.outbox.seq,
         slots=dict(cell.slots),
-        tokens=tuple(
-            TokenRow(digest=token.digest, expires_at=token.expires_at) for token in cell.tokens
-        ),
+        tokens=cell.tokens.rows(),
         ledger=tuple(
             LedgerRow(request_id=id_, fingerprint=e.fingerprint, frame=e.frame, at=e.at)
             for id_, e in cell.ledger.entries().items()
@@ -57,7 +56,12 @@ def ledger_of(snapshot: Snapshot) -> Ledger:
 
 
 def cell_of(
-    snapshot: Snapshot, clock: Clock, *, mailbox_size: int, wake: Callable[[Cell], None]
+    snapshot: Snapshot,
+    clock: Clock,
+    *,
+    mailbox_size: int,
+    store: SessionStore,
+    wake: Callable[[Cell], None],
 ) -> Cell:
     """The cell of a session that rests in the store: passivated, or failed."""
     row = snapshot.row
@@ -67,6 +71,7 @@ def cell_of(
         User(**row.user),  # type: ignore[arg-type]
         clock,
         mailbox_size=mailbox_size,
+        store=store,
         wake=wake,
         created_at=row.created_at,
         incarnation=row.incarnation,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from ecan.protocol.frames import SessionId, Sid
+from ecan.store import TokenRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,6 +107,13 @@ class TokenTable:
         """A new token; the old one lives on for a short grace."""
         old.expires_at = min(old.expires_at, now + REFRESH_GRACE_S)
         return self.issue(now, ttl_s)
+
+    def rows(self) -> tuple[TokenRow, ...]:
+        """All tokens as stored."""
+        return tuple(
+            TokenRow(digest=token.digest, expires_at=token.expires_at)
+            for token in self._tokens.values()
+        )
 
     def revoke_all(self) -> None:
         """Every token dies now, on every connection."""

@@ -88,6 +88,7 @@ class Commit:
         slots: changed slots; None deletes.
         answer: the reply for the ledger.
         pushes: sequence numbers follow on from those committed before.
+        tokens: all tokens from now on; None: as before.
     """
 
     sid: str
@@ -95,6 +96,7 @@ class Commit:
     slots: dict[str, bytes | None]
     answer: LedgerRow | None
     pushes: tuple[PushRow, ...]
+    tokens: tuple[TokenRow, ...] | None = None
 
 
 class SessionStore(Protocol):
@@ -118,7 +120,7 @@ class SessionStore(Protocol):
         """Store a new session."""
 
     def commit(self, commit: Commit) -> Awaitable[None] | None:
-        """Apply what a request changed.
+        """Apply what a request changed; commits of one session land in the order of the calls.
 
         Returns:
             None if it is as durable as it gets, else an awaitable for that.

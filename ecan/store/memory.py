@@ -61,6 +61,8 @@ class MemoryStore:
                 record.slots.pop(name, None)
             else:
                 record.slots[name] = data
+        if commit.tokens is not None:
+            record.tokens = commit.tokens
         if commit.answer is not None:
             record.ledger.append(commit.answer)
         if commit.pushes:

@@ -239,13 +239,16 @@ class Watched:
 
 
 class SlowStore(MemoryStore):
-    """Commits land when the test says so."""
+    """Commits of requests land when the test says so; notices too with ``slow_notices``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, slow_notices: bool = False) -> None:
         super().__init__()
+        self.slow_notices = slow_notices
         self.commits: list[asyncio.Future[None]] = []
 
     def commit(self, commit: Commit) -> Any:
+        if commit.answer is None and not self.slow_notices:
+            return super().commit(commit)
         landing = asyncio.get_running_loop().create_future()
         self.commits.append(landing)
 
@@ -318,6 +321,65 @@ async def test_p3_a_commit_outlives_its_incarnation(outcome: str, after_s: float
         assert first["status"] == ("success" if outcome == "lands" else "error")
         assert (await tab.reply(after))["result"] == (1 if outcome == "lands" else None)
         world.check_one_answer_each()
+
+
+@looptime
+async def test_p12_numbers_of_notices_follow_on_from_a_commit_on_its_way() -> None:
+    """A notice while a commit with pushes is on its way: later, with the next number, stored."""
+    async with a_world(store=SlowStore()) as world:
+        tab = await world.open()
+        tab.send("debug.push", {"method": "a.b", "params": {}, "count": 2})
+        commit = await _commit_begun(world)
+        tab.cell.notify("ops.note", {"n": 1})
+        tab.cell.notify("ops.note", {"n": 2})
+        await asyncio.sleep(1)
+        assert tab.peer.pushes() == []
+        commit.set_result(None)
+        pushes = await tab.push("ops.note", 2)
+        assert [push["meta"]["seq"] for push in tab.peer.pushes()] == [1, 2, 3, 4]
+        assert [push["params"] for push in pushes] == [{"n": 1}, {"n": 2}]
+        stored = await world.store.load(tab.cell.sid)
+        assert [row.seq for row in stored.pushes] == [1, 2, 3, 4]
+        assert stored.seq == 4
+
+
+@looptime
+@pytest.mark.parametrize("outcome", ["lands", "fails"])
+async def test_p12_a_request_waits_for_the_number_of_a_notice(outcome: str) -> None:
+    """A notice is on its way: the next pushes come after it, or take its number if it is lost."""
+    async with a_world(store=SlowStore(slow_notices=True)) as world:
+        tab = await world.open()
+        tab.cell.notify("ops.note", {})
+        notice = await _commit_begun(world)
+        request = tab.send("debug.push", {"method": "a.b", "params": {}, "count": 1})
+        await asyncio.sleep(1)
+        assert not tab.peer.finals(request)
+        if outcome == "lands":
+            notice.set_result(None)
+        else:
+            notice.set_exception(StoreError("disk full"))
+        (await _commit_begun(world, 2)).set_result(None)
+        assert (await tab.reply(request))["status"] == "success"
+        expected = ["ops.note", "a.b"] if outcome == "lands" else ["a.b"]
+        assert [push["method"] for push in tab.peer.pushes()] == expected
+        numbers = [push["meta"]["seq"] for push in tab.peer.pushes()]
+        assert numbers == list(range(1, len(expected) + 1))
+
+
+@looptime
+async def test_p15_changed_tokens_are_stored(world: World) -> None:
+    """Refreshed and renewed tokens are in the store before they are told, and old ones are not."""
+    tab = await world.open()
+    await world.sessions.refresh(world.lobby(tab, session_id=tab.session_id, token=tab.token))
+    stored = await world.store.load(tab.cell.sid)
+    assert stored.tokens == tab.cell.tokens.rows()
+    assert len(stored.tokens) == 2
+
+    tab.cell.actor._view.renew_token()
+    await tab.call("t.note", 1)
+    stored = await world.store.load(tab.cell.sid)
+    assert stored.tokens == tab.cell.tokens.rows()
+    assert len(stored.tokens) == 1
 
 
 @looptime
