@@ -157,12 +157,13 @@ class App:
         try:
             await self.store.open()
             await self.accounts.start()
-            await self._first_admin()
             self.watchdog.start()
             self.sessions.start(self.environment)
             self._watch = self.loop.create_task(self.accounts.watch(self._revoke))
             self._metrics_server = self._serve_metrics()
             await self._listen()
+            # Last: a start that fails must not have made and shown a password.
+            await self._first_admin()
         except BaseException:
             await self.stop()
             raise

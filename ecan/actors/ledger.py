@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from ecan.errors import ReplyError
+from ecan.protocol.codes import ErrorCode
+
 MAX_ENTRIES = 256
 MAX_AGE_S = 600.0
 
@@ -17,10 +20,22 @@ MAX_FORGOTTEN = 4096
 
 
 def fingerprint(method: str, params: Any) -> bytes:
-    """Tells whether a repeated id carries the same request; absent params are empty ones."""
+    """Tells whether a repeated id carries the same request; absent params are empty ones.
+
+    Raises:
+        ReplyError: INVALID_PARAMS for params nested more deeply than can be written again:
+            orjson reads 1024 levels and writes 254.
+    """
     if params is None or params == {}:
         return _bare_fingerprint(method)
-    data = orjson.dumps([method, params], option=orjson.OPT_SORT_KEYS)
+    try:
+        data = orjson.dumps([method, params], option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        raise ReplyError(
+            ErrorCode.INVALID_PARAMS,
+            "The params are nested too deeply.",
+            details=[{"path": "params", "problem": "nested too deeply"}],
+        ) from None
     return hashlib.blake2b(data, digest_size=8).digest()
 
 

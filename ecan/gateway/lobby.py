@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from ecan.actors.ledger import fingerprint
 from ecan.errors import ReplyError
 from ecan.handlers.context import ConnectionContext, current_context
 from ecan.handlers.registry import Kind
@@ -46,7 +47,9 @@ class Lobby:
         Raises:
             ReplyError: INVALID_PARAMS, BUSY; nothing ran.
         """
-        params = spec.structure(spec.without_credentials(request.params))
+        params = spec.without_credentials(request.params)
+        fingerprint(spec.name, params)  # what cannot be written again cannot be echoed
+        params = spec.structure(params)
         ctx = ConnectionContext(
             self._server,
             spec.name,

@@ -141,14 +141,7 @@ class Router:
         if self.draining and not spec.control:
             raise _draining()
         params = request.params = spec.without_credentials(request.params)
-        try:
-            print_ = fingerprint(spec.name, params)
-        except TypeError:  # orjson reads 1024 levels and writes 254
-            raise ReplyError(
-                ErrorCode.INVALID_PARAMS,
-                "The params are nested too deeply.",
-                details=[{"path": "params", "problem": "nested too deeply"}],
-            ) from None
+        print_ = fingerprint(spec.name, params)
         params = spec.structure(params)
         if request.deadline_ms is not None:
             timeout_s = request.deadline_ms / 1000

@@ -591,3 +591,16 @@ async def test_a_tls_hello_on_a_plain_port(arena):
         arena.http, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\n" * 50
     )
     assert not answer.startswith(b"HTTP/1.1 2")
+
+
+async def test_p17_deep_params_before_login_are_refused_as_in_a_session() -> None:
+    """echo without a session cannot give back what cannot be written: INVALID_PARAMS."""
+    async with running_app() as server, server.client() as client:
+        await client.send_raw(
+            '{"id":"deep","type":"request","method":"echo","params":' + "[" * 300 + "]" * 300 + "}"
+        )
+        async with asyncio.timeout(20):
+            while not client.strays:
+                await asyncio.sleep(0.01)
+        assert client.strays[0]["id"] == "deep"
+        assert client.strays[0]["error"]["code"] == "INVALID_PARAMS"

@@ -245,3 +245,15 @@ async def test_serve_is_the_same_server(tmp_path):
 
     assert (code, out) == (2, "")
     assert err.startswith("ecan: ECAN_WS_PORT='x'")
+
+
+async def test_a_start_that_fails_makes_no_account(tmp_path):
+    """A busy port: exit 2 and no password shown; it is made and shown by the start that serves."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        failed = Process(tmp_path, ECAN_WS_PORT=taken.getsockname()[1])
+        assert await failed.ended() == 2
+    assert "password:" not in failed.out
+    async with Process(tmp_path) as served:
+        assert "password:" in served.out
