@@ -17,8 +17,12 @@ from ecan.store import (
     Snapshot,
     TokenRow,
 )
+from ecan.store.sqlite import SqliteStore
 
-STORES = {"memory": lambda _folder: MemoryStore()}
+STORES = {
+    "memory": lambda _folder: MemoryStore(),
+    "sqlite": lambda folder: SqliteStore(folder / "sessions.sqlite3"),
+}
 
 
 @pytest.fixture(params=STORES)
