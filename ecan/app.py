@@ -47,7 +47,15 @@ EXIT_CONFIG = 2
 GC_THRESHOLD = 10_000
 """New objects between two looks of the collector at the youngest ones."""
 
-GUI_FOLDER = Path(__file__).parent.parent / "gui_v2" / "dist"
+GUI_FOLDER = Path("gui_v2") / "dist"
+"""Of the built browser app: beside the package, or, when that was installed elsewhere, here."""
+
+
+def gui_folder() -> Path:
+    """Where the built browser app is, or would be."""
+    beside = Path(__file__).parent.parent / GUI_FOLDER
+    return beside if beside.is_dir() else Path.cwd() / GUI_FOLDER
+
 
 log = get_logger("ecan.app")
 
@@ -80,7 +88,7 @@ class App:
     Runs on: the loop it is made on.
     """
 
-    def __init__(self, config: Settings, gui: Path = GUI_FOLDER) -> None:
+    def __init__(self, config: Settings, gui: Path | None = None) -> None:
         self.settings = config
         self.loop = asyncio.get_running_loop()
         self.clock = LoopClock()
@@ -134,7 +142,11 @@ class App:
             self.router,
             self.sessions,
             HttpAnswers(
-                config, Assets.load(gui), self.health, self._openrpc, self._connection_count
+                config,
+                Assets.load(gui or gui_folder()),
+                self.health,
+                self._openrpc,
+                self._connection_count,
             ),
             self.clock,
             self.metrics,

@@ -64,7 +64,7 @@ async def running_app(gui: Path | None = None, **settings: Any) -> AsyncIterator
             "admin_password": ADMIN_PASSWORD,
             "drain_timeout_s": 5.0,
         }
-        app = App(Settings(**{**defaults, **settings}), *([gui] if gui is not None else []))
+        app = App(Settings(**{**defaults, **settings}), gui)
         await app.start()
         try:
             port = app.gateway.port

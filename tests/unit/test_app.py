@@ -297,3 +297,15 @@ async def test_a_stall_is_counted_once(tmp_path):
         app._stalled(Stall(**{**fields, "ended": ended}))
     assert app.metrics.stalls == 1
     await app.stop()
+
+
+def test_the_browser_app_is_found_beside_the_package_or_in_the_working_directory(
+    tmp_path, monkeypatch
+) -> None:
+    """An installed `ecan serve` started in a checkout serves the app that was built there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(app_module, "__file__", str(tmp_path / "site" / "ecan" / "app.py"))
+    assert app_module.gui_folder() == tmp_path / "gui_v2" / "dist"
+
+    (tmp_path / "site" / "gui_v2" / "dist").mkdir(parents=True)
+    assert app_module.gui_folder() == tmp_path / "site" / "gui_v2" / "dist"
