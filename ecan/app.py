@@ -47,6 +47,9 @@ EXIT_CONFIG = 2
 GC_THRESHOLD = 10_000
 """New objects between two looks of the collector at the youngest ones."""
 
+LAG_INTERVAL_S = 1.0
+"""Between two measurements of the loop's lag."""
+
 GUI_FOLDER = Path("gui_v2") / "dist"
 """Of the built browser app: beside the package, or, when that was installed elsewhere, here."""
 
@@ -155,6 +158,7 @@ class App:
         self._started_mono = self.clock.mono()
         self._watch: asyncio.Task[None] | None = None
         self._metrics_server: Any = None
+        self._lag_timer: Any = None
 
     # -- life ------------------------------------------------------------------------
 
@@ -170,6 +174,7 @@ class App:
             await self.store.open()
             await self.accounts.start()
             self.watchdog.start()
+            self._measure_lag(self.clock.mono())
             self.sessions.start(self.environment)
             self._watch = self.loop.create_task(self.accounts.watch(self._revoke))
             self._metrics_server = self._serve_metrics()
@@ -230,6 +235,8 @@ class App:
             await asyncio.gather(self._watch, return_exceptions=True)
         self.sessions.stop()
         self.watchdog.stop()
+        if self._lag_timer is not None:
+            self._lag_timer.cancel()
         await self.processes.stop()
         self.workers.stop()
         await self.accounts.stop()
@@ -300,6 +307,13 @@ class App:
         figures.observe(
             status, (started or ended) - call.accepted_mono, ended - started if started else 0.0
         )
+
+    def _measure_lag(self, due_mono: float) -> None:
+        """How late the loop runs what was due."""
+        now = self.clock.mono()
+        self.metrics.loop_lag.observe(max(0.0, now - due_mono))
+        due = now + LAG_INTERVAL_S
+        self._lag_timer = self.clock.call_at(due, self._measure_lag, due)
 
     def _stalled(self, stall: Stall) -> None:
         if not stall.ended:

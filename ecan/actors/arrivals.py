@@ -85,6 +85,7 @@ class Arrivals:
             clock,
             mailbox_size=settings.mailbox_size,
             store=self._env.store,
+            metrics=self._metrics,
             wake=self._wake,
             created_at=clock.now(),
         )
@@ -148,6 +149,7 @@ class Arrivals:
                     self._env.clock,
                     mailbox_size=self._env.settings.mailbox_size,
                     store=self._env.store,
+                    metrics=self._metrics,
                     wake=self._wake,
                 )
                 self._directory.count_in(sid, cell.user.user_id)

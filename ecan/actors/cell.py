@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ecan.actors.restart import RestartBudget
     from ecan.actors.session import SessionActor
     from ecan.handlers.context import User
+    from ecan.observability import Metrics
     from ecan.protocol.frames import ConnectionId, Peer, Sid
     from ecan.runtime import Clock
     from ecan.store import LedgerRow, SessionStore
@@ -96,6 +97,7 @@ class Cell:
         "_clock",
         "_deadline_at",
         "_deadline_timer",
+        "_metrics",
         "_store",
         "_undelivered_bytes",
         "_wake",
@@ -142,6 +144,7 @@ class Cell:
         *,
         mailbox_size: int,
         store: SessionStore,
+        metrics: Metrics,
         wake: Callable[[Cell], None],
         created_at: float,
         incarnation: int = 0,
@@ -186,6 +189,7 @@ class Cell:
         self.expiring_told = False
         self._clock = clock
         self._store = store
+        self._metrics = metrics
         self._wake = wake
         self.tokens_changed = False
         self._deadline_at = 0.0
@@ -254,6 +258,7 @@ class Cell:
                 details={"queued": full.depth, "queued_bytes": full.nbytes},
                 retry_after_ms=1000,
             ) from None
+        self._metrics.mailbox_depth.observe(len(self.mailbox))
         if busy:
             self.arm(call.deadline_mono)
         if actor is None and state in (State.PASSIVATED, State.PASSIVATING):
@@ -274,6 +279,7 @@ class Cell:
         entry = self.ledger.get(call.id, self._clock.now())
         if entry is not None:
             _check_same(entry.fingerprint, call)
+            self._metrics.replays += 1
             call.origin.send(replayed(entry.frame))
             return True
         if self.ledger.is_forgotten(call.id):
@@ -428,6 +434,7 @@ class Cell:
 
     def send_pushes(self, frames: list[bytes]) -> None:
         """Keep committed pushes for resume and send them to every tab."""
+        self._metrics.pushes += len(frames)
         for frame in frames:
             self.outbox.add(frame)
         for peer in self.tabs.values():
@@ -449,7 +456,7 @@ class Cell:
         frame = self.encode_push(method, params, seq)
         durable = None
         if self.state is not State.CLOSED:
-            durable = self._store.commit(self.commit_of(pushes=(PushRow(seq=seq, frame=frame),)))
+            durable = self.write(self.commit_of(pushes=(PushRow(seq=seq, frame=frame),)))
         if durable is None:
             self.send_pushes([frame])
         else:
@@ -496,7 +503,12 @@ class Cell:
     def commit_tokens(self) -> Awaitable[None] | None:
         """Write changed tokens now; None if that is done, else an awaitable for it."""
         self.tokens_changed = True
-        return self._store.commit(self.commit_of())
+        return self.write(self.commit_of())
+
+    def write(self, commit: Commit) -> Awaitable[None] | None:
+        """Hand a commit to the store: see `SessionStore.commit`."""
+        self._metrics.commits += 1
+        return self._store.commit(commit)
 
 
 def _check_same(known: bytes, call: Call) -> None:

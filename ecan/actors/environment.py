@@ -55,7 +55,6 @@ class Environment:
     _thread_id: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-
         self._thread_id = threading.get_ident()
 
     def on_loop(self, function: Callable[..., None], *args: Any) -> None:

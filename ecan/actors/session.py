@@ -248,7 +248,7 @@ class SessionActor(LoopActor):
             pushes=tuple(PushRow(seq=seq + n, frame=push) for n, push in enumerate(pushes, 1)),
         )
         call.committing = True
-        durable = self.env.store.commit(commit)
+        durable = cell.write(commit)
         if durable is None:
             self._committed(call, cell.slots, changes, pushes, frame)
             return None

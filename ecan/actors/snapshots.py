@@ -18,6 +18,7 @@ from ecan.store import LedgerRow, PushRow, SessionRow, Snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ecan.observability import Metrics
     from ecan.runtime import Clock
     from ecan.store import SessionStore
 
@@ -61,6 +62,7 @@ def cell_of(
     *,
     mailbox_size: int,
     store: SessionStore,
+    metrics: Metrics,
     wake: Callable[[Cell], None],
 ) -> Cell:
     """The cell of a session that rests in the store: passivated, or failed."""
@@ -72,6 +74,7 @@ def cell_of(
         clock,
         mailbox_size=mailbox_size,
         store=store,
+        metrics=metrics,
         wake=wake,
         created_at=row.created_at,
         incarnation=row.incarnation,

@@ -67,7 +67,6 @@ class Connection:
         "__weakref__",
         "_behind_timer",
         "_clock",
-        "_flushed",
         "_metrics",
         "_refused",
         "_sent",
@@ -113,7 +112,6 @@ class Connection:
         self._metrics = metrics
         self._refused = 0
         self._sent = 0
-        self._flushed = 0
         self._behind_timer: Any = None
 
     def __repr__(self) -> str:

@@ -124,7 +124,7 @@ class Lobby:
         if type(result) is dict and "sid" in result:
             meta["sid"] = result["sid"]
         frame = encode_result(request.id, request.method, result, meta, self._timestamp())
-        self._metrics.method(request.method).observe("success", 0.0, meta["run_ms"] / 1000)
+        self._observe(request, "success", meta)
         connection.send(frame)
         for follow_up in ctx.after_reply:
             follow_up()
@@ -142,8 +142,13 @@ class Lobby:
             )
         meta = self._meta(started)
         status = error.code.lower() if error.code in ErrorCode.__members__ else "error"
-        self._metrics.method(request.method).observe(status, 0.0, meta["run_ms"] / 1000)
+        self._observe(request, status, meta)
         connection.send(encode_error(request.id, request.method, error, meta, self._timestamp()))
+
+    def _observe(self, request: Request, status: str, meta: dict[str, Any]) -> None:
+        self._metrics.method(request.method).observe(status, 0.0, meta["run_ms"] / 1000)
+        if request.method == "login":
+            self._metrics.login(status)
 
     def _meta(self, started: float) -> dict[str, Any]:
         return {

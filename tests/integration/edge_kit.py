@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ecan.testing import Client
+from ecan.testing.process import free_port  # noqa: F401 - part of this kit
 
 ROOT = Path(__file__).parents[2]
 
@@ -207,13 +208,6 @@ class Raw:
 
 
 # -- the real process ---------------------------------------------------------------------
-
-
-def free_port():
-    """A port that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def environment(folder, **settings):

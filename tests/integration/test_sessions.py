@@ -341,3 +341,18 @@ async def test_a_login_whose_client_left_leaves_no_session(server: RunningApp) -
         while server.app.gateway.connection_count or server.app.sessions.count():
             await asyncio.sleep(0.02)
     assert server.app.sessions.count() == 0
+
+
+async def test_what_happens_is_counted(server: RunningApp) -> None:
+    """Logins, commits, pushes, replays, queue depth and loop lag are in the metrics."""
+    async with server.client() as client:
+        await client.error("login", {"username": "admin", "password": "wrong password"})
+        await client.login("admin", ADMIN_PASSWORD)
+        await client.call("debug.push", {"method": "a.b", "params": {}, "count": 3}, id="once")
+        await client.call("debug.push", {"method": "a.b", "params": {}, "count": 3}, id="once")
+        await client.call("debug.sleep", {"seconds": 0.01})
+    metrics = server.app.metrics
+    assert metrics.labelled("logins") == {"invalid_credentials": 1, "success": 1}
+    assert (metrics.commits, metrics.pushes, metrics.replays) == (1, 3, 1)
+    assert sum(metrics.mailbox_depth.counts) >= 1
+    assert sum(metrics.loop_lag.counts) >= 1
