@@ -8,7 +8,10 @@
     │  └─ HandlerError              what authors of handlers raise (outcome "ran")
     ├─ DisconnectError              becomes a close code
     ├─ StoreError
-    │  └─ SlotError                 a state slot that cannot be encoded and decoded again
+    │  ├─ SlotError                 a state slot or document that cannot be encoded and decoded again
+    │  ├─ StoreUnavailableError     disk full, I/O error, locked: later it may work (BUSY)
+    │  ├─ ConflictError             a document was changed by another session (run again, CONFLICT)
+    │  └─ IdUsedError               the request id took effect before (ID_EXPIRED)
     └─ SupervisionError             a command does not fit a session's state
 
 Anything else that leaves a handler is a crash: the client gets HANDLER_CRASHED,
@@ -134,8 +137,20 @@ class StoreError(EcanError):
     """The store could not do what was asked."""
 
 
+class StoreUnavailableError(StoreError):
+    """Disk full, I/O error, locked: nothing was changed, and later it may work again."""
+
+
+class ConflictError(StoreError):
+    """What a commit had read was changed before it landed; nothing of it was applied."""
+
+
+class IdUsedError(StoreError):
+    """A commit answers a request id that was answered before; nothing of it was applied."""
+
+
 class SlotError(StoreError):
-    """A state slot holds a value that cannot be stored and read back as it was."""
+    """A state slot or document holds a value that cannot be stored and read back as it was."""
 
     def __init__(self, slot: str, problem: str) -> None:
         super().__init__(f"state slot {slot!r}: {problem}")
