@@ -5,22 +5,47 @@ Actors see `SessionStore` and never ask which one it is.
 
 from ecan.store.base import (
     Commit,
+    DocumentCheck,
+    DocumentPage,
+    DocumentRow,
+    DocumentWrite,
+    Ended,
+    Expiring,
+    Facts,
     LedgerRow,
+    LetterRow,
+    Order,
     PushRow,
+    ReplyRow,
     SessionRow,
     SessionStore,
     Snapshot,
     TokenRow,
+    id_hash,
 )
+from ecan.store.choose import make_store, sqlite_path
 from ecan.store.memory import MemoryStore
 
 __all__ = [
     "Commit",
+    "DocumentCheck",
+    "DocumentPage",
+    "DocumentRow",
+    "DocumentWrite",
+    "Ended",
+    "Expiring",
+    "Facts",
     "LedgerRow",
+    "LetterRow",
     "MemoryStore",
+    "Order",
     "PushRow",
+    "ReplyRow",
     "SessionRow",
     "SessionStore",
     "Snapshot",
     "TokenRow",
+    "id_hash",
+    "make_store",
+    "sqlite_path",
 ]

@@ -3,43 +3,126 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from ecan.store.base import Snapshot
+from ecan.errors import ConflictError, IdUsedError
+from ecan.store.base import (
+    MAX_ENDED,
+    MAX_LEDGER_ROWS,
+    MAX_LETTERS,
+    MAX_PUSH_ROWS,
+    MAX_REPLY_ROWS,
+    MAX_USED_LOADED,
+    Ended,
+    Snapshot,
+    id_hash,
+)
+from ecan.store.memory_documents import MemoryDocuments
+from ecan.store.memory_idle import IdleIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
-    from ecan.store.base import Commit, LedgerRow, PushRow, SessionRow, TokenRow
+    from ecan.store.base import (
+        Commit,
+        DocumentPage,
+        DocumentRow,
+        Expiring,
+        LedgerRow,
+        LetterRow,
+        Order,
+        PushRow,
+        ReplyRow,
+        SessionRow,
+        TokenRow,
+    )
 
-MAX_LEDGER_ROWS = 256
-MAX_PUSH_ROWS = 1000
-"""As the session's own ledger and outbox: what they no longer need is not kept here."""
+_Row = TypeVar("_Row")
+
+MAX_USED_IDS = 65_536
+"""Of a session: what is older may be used again. 6 MB; a session this long is for a real store."""
 
 
 class _Record:
     """One session, changed in place by commits."""
 
-    __slots__ = ("ledger", "pushes", "row", "seq", "slots", "tokens")
+    __slots__ = ("ledger", "pushes", "replies", "row", "seq", "slots", "tokens", "used")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.row: SessionRow = snapshot.row
         self.seq = snapshot.seq
         self.slots = dict(snapshot.slots)
         self.tokens: tuple[TokenRow, ...] = snapshot.tokens
-        self.ledger: deque[LedgerRow] = deque(snapshot.ledger, MAX_LEDGER_ROWS)
+        self.ledger: dict[str, LedgerRow] = {}
+        self.used: dict[int, None] = dict.fromkeys(snapshot.used)  # oldest first
         self.pushes: deque[PushRow] = deque(snapshot.pushes, MAX_PUSH_ROWS)
+        self.replies: deque[ReplyRow] = deque(snapshot.replies, MAX_REPLY_ROWS)
+        for answer in snapshot.ledger:
+            self.remember(answer)
+
+    def remember(self, answer: LedgerRow) -> None:
+        self.ledger[answer.request_id] = answer
+        if len(self.ledger) > MAX_LEDGER_ROWS:
+            oldest = next(iter(self.ledger))
+            del self.ledger[oldest]
+            self.used[id_hash(oldest)] = None
+            if len(self.used) > MAX_USED_IDS:
+                del self.used[next(iter(self.used))]
+
+    def is_used(self, request_id: str) -> bool:
+        return request_id in self.ledger or (bool(self.used) and id_hash(request_id) in self.used)
+
+    def apply(self, commit: Commit) -> None:
+        if commit.incarnation > self.row.incarnation:
+            self.row = attrs.evolve(self.row, incarnation=commit.incarnation)
+        if commit.facts is not None:
+            self.row = attrs.evolve(self.row, facts=commit.facts)
+        for name, data in commit.slots.items():
+            if data is None:
+                self.slots.pop(name, None)
+            else:
+                self.slots[name] = data
+        if commit.tokens is not None:
+            self.tokens = commit.tokens
+        if commit.answer is not None:
+            self.remember(commit.answer)
+        if commit.pushes:
+            self.pushes.extend(commit.pushes)
+            self.seq = commit.pushes[-1].seq
+        if commit.handed_out:
+            self.replies.clear()
+        self.replies.extend(commit.replies)
+
+    def snapshot(self) -> Snapshot:
+        used = tuple(islice(reversed(self.used), MAX_USED_LOADED))
+        return Snapshot(
+            row=self.row,
+            seq=self.seq,
+            slots=dict(self.slots),
+            tokens=self.tokens,
+            ledger=tuple(self.ledger.values()),
+            used=used[::-1],
+            pushes=tuple(self.pushes),
+            replies=tuple(self.replies),
+        )
 
 
 class MemoryStore:
     """Sessions in a dictionary. Everything is done at once, nothing outlives the process."""
 
     name = "memory"
+    trouble: str | None = None
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
+        self._ended: dict[str, str] = {}
+        self._of_user: dict[int, set[str]] = {}
+        self._idle = IdleIndex()
+        self._documents = MemoryDocuments()
+        self._letters: dict[str, LetterRow] = {}
 
     async def open(self) -> None:
         """See `SessionStore.open`."""
@@ -49,49 +132,113 @@ class MemoryStore:
 
     async def create(self, snapshot: Snapshot) -> None:
         """See `SessionStore.create`."""
-        self._records[snapshot.row.sid] = _Record(snapshot)
+        row = snapshot.row
+        self._forget(row.sid)
+        self._records[row.sid] = _Record(snapshot)
+        self._of_user.setdefault(_user_id(row), set()).add(row.sid)
+        self._idle.set(row.sid, row.facts)
 
     def commit(self, commit: Commit) -> Awaitable[None] | None:
         """See `SessionStore.commit`."""
         record = self._records.get(commit.sid)
         if record is None:
             return None
-        for name, data in commit.slots.items():
-            if data is None:
-                record.slots.pop(name, None)
-            else:
-                record.slots[name] = data
-        if commit.tokens is not None:
-            record.tokens = commit.tokens
-        if commit.answer is not None:
-            record.ledger.append(commit.answer)
-        if commit.pushes:
-            record.pushes.extend(commit.pushes)
-            record.seq = commit.pushes[-1].seq
+        if commit.answer is not None and record.is_used(commit.answer.request_id):
+            raise IdUsedError(f"request id {commit.answer.request_id!r} was answered before")
+        for check in commit.checks:
+            if not self._documents.holds(commit.user_id, check):
+                raise ConflictError(f"{check.collection!r} was changed since it was read")
+        record.apply(commit)
+        if commit.facts is not None:
+            self._idle.set(commit.sid, commit.facts)
+        for write in commit.documents:
+            self._documents.write(commit.user_id, write)
+        if commit.letter is not None:
+            _put_newest(self._letters, commit.letter.crash_id, commit.letter, MAX_LETTERS)
         return None
 
-    async def save(self, snapshot: Snapshot) -> None:
-        """See `SessionStore.save`."""
-        self._records[snapshot.row.sid] = _Record(snapshot)
-
-    async def load(self, sid: str) -> Snapshot | None:
+    async def load(self, sid: str) -> Snapshot | Ended | None:
         """See `SessionStore.load`."""
         record = self._records.get(sid)
-        if record is None:
-            return None
-        return Snapshot(
-            row=attrs.evolve(record.row),
-            seq=record.seq,
-            slots=dict(record.slots),
-            tokens=record.tokens,
-            ledger=tuple(record.ledger),
-            pushes=tuple(record.pushes),
-        )
+        if record is not None:
+            return record.snapshot()
+        reason = self._ended.get(sid)
+        return None if reason is None else Ended(reason=reason)
 
-    async def delete(self, sid: str) -> None:
+    async def delete(self, sid: str, reason: str) -> bool:
         """See `SessionStore.delete`."""
-        self._records.pop(sid, None)
+        _put_newest(self._ended, sid, reason, MAX_ENDED)
+        return self._forget(sid)
+
+    def _forget(self, sid: str) -> bool:
+        record = self._records.pop(sid, None)
+        if record is None:
+            return False
+        self._idle.remove(sid)
+        user_id = _user_id(record.row)
+        self._of_user[user_id].discard(sid)
+        if not self._of_user[user_id]:
+            del self._of_user[user_id]
+        return True
 
     async def count(self) -> int:
         """See `SessionStore.count`."""
         return len(self._records)
+
+    async def of_user(self, user_id: int) -> list[SessionRow]:
+        """See `SessionStore.of_user`."""
+        rows = [self._records[sid].row for sid in self._of_user.get(user_id, ())]
+        return sorted(rows, key=lambda row: (row.created_at, row.sid))
+
+    async def expiring(self, now_at: float, timeout_s: float, limit: int) -> Expiring:
+        """See `SessionStore.expiring`."""
+        return self._idle.expiring(now_at, timeout_s, limit)
+
+    async def document(self, user_id: int, collection: str, key: str) -> DocumentRow | None:
+        """See `SessionStore.document`."""
+        return self._documents.get(user_id, collection, key)
+
+    async def documents(
+        self,
+        user_id: int,
+        collection: str,
+        *,
+        prefix: str = "",
+        order: Order = "key",
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> DocumentPage:
+        """See `SessionStore.documents`."""
+        return self._documents.page(user_id, collection, prefix, order, cursor, limit)
+
+    async def letters(self, limit: int, before: str | None = None) -> Sequence[LetterRow]:
+        """See `SessionStore.letters`."""
+        letters = reversed(self._letters.values())
+        if before is not None:
+            for letter in letters:
+                if letter.crash_id == before:
+                    break
+        return list(islice(letters, max(limit, 0)))
+
+    async def letter(self, crash_id: str) -> LetterRow | None:
+        """See `SessionStore.letter`."""
+        return self._letters.get(crash_id)
+
+    async def discard_letter(self, crash_id: str) -> bool:
+        """See `SessionStore.discard_letter`."""
+        return self._letters.pop(crash_id, None) is not None
+
+    async def letter_count(self) -> int:
+        """See `SessionStore.letter_count`."""
+        return len(self._letters)
+
+
+def _put_newest(rows: dict[str, _Row], key: str, row: _Row, most: int) -> None:
+    rows.pop(key, None)  # again is newest
+    rows[key] = row
+    if len(rows) > most:
+        del rows[next(iter(rows))]
+
+
+def _user_id(row: SessionRow) -> int:
+    return int(row.user["user_id"])

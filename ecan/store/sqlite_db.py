@@ -26,27 +26,31 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 
 
-def open_database(path: Path, schema: str, *, synchronous: str = "FULL") -> apsw.Connection:
+def open_database(
+    path: Path, schema: str, *, synchronous: str = "FULL", vfs: str | None = None
+) -> apsw.Connection:
     """A connection to the file, made and migrated if need be; several processes may do so at once.
 
     Args:
         path: of the file; its directory is made (mode 0700) if it is missing.
         schema: the folder below ``migrations``.
         synchronous: ``FULL`` survives a power cut, ``NORMAL`` only a crash of the process.
+        vfs: of SQLite, by name; None: the default one. Tests inject faults through it.
 
     Raises:
-        StoreError: it cannot be opened, is no database, or was written by a newer version.
+        StoreError: it cannot be opened, is damaged or no database, or was written by a
+            newer version.
 
     Runs on: any thread; it blocks. The connection then belongs to one thread at a time.
     """
+    make_directory(path)
     try:
-        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         _make_private(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error.strerror or error}") from error
     connection: apsw.Connection | None = None
     try:
-        connection = apsw.Connection(os.fspath(path))
+        connection = apsw.Connection(os.fspath(path), vfs=vfs)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         _retry_busy(connection.execute, "PRAGMA journal_mode = WAL").fetchall()
         connection.execute(f"PRAGMA synchronous = {synchronous}")
@@ -57,8 +61,30 @@ def open_database(path: Path, schema: str, *, synchronous: str = "FULL") -> apsw
             connection.close()
         if isinstance(error, StoreError):
             raise
-        raise StoreError(f"{path} cannot be opened: {error}") from error
+        raise cannot_open(path, error) from error
     return connection
+
+
+def cannot_open(path: Path, error: Exception) -> StoreError:
+    """One line that says what to do about a file that cannot be opened."""
+    if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        return StoreError(
+            f"{path} is damaged or no database ({error}): restore a backup with "
+            "`ecan restore FILE`, or move the file away to start without it"
+        )
+    return StoreError(f"{path} cannot be opened: {error}")
+
+
+def make_directory(path: Path) -> None:
+    """The directory that the file is to be in, for us alone.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    try:
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened: {error.strerror or error}") from error
 
 
 def _make_private(path: Path) -> None:
