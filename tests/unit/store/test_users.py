@@ -288,7 +288,7 @@ def test_migrations_are_numbered_without_gaps(tmp_path, monkeypatch):
 
 def test_what_is_no_database_is_refused(tmp_path):
     (tmp_path / USERS_FILE).write_bytes(b"this is not a database, " * 100)
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(StoreError, match="restore a backup"):
         UserStore(tmp_path).open()
 
 
@@ -299,7 +299,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 
 
 def test_a_path_sqlite_cannot_open_is_refused(tmp_path, monkeypatch):
-    def fail(_path):
+    def fail(_path, **_how):
         raise apsw.CantOpenError("unable to open database file")
 
     monkeypatch.setattr(sqlite_db.apsw, "Connection", fail)
