@@ -10,6 +10,7 @@ what is queued for a session lands in order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -139,17 +140,23 @@ class SqliteStore:
         try:
             connection = open_database(self._path, "sessions", vfs=self._vfs)
             tables = Tables(connection)
-            tables.meta.begin(self._durability)
-            for table in _TABLES:  # what is missing or broken at its root is found now
-                connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608 - our own names
+            self._begin(connection, tables)
         except BaseException as error:
             if connection is not None:
-                connection.close()
+                with contextlib.suppress(apsw.Error):  # of a broken disk; it is closed
+                    connection.close()
             self._lock.release()
             if isinstance(error, apsw.Error):
                 raise cannot_open(self._path, error) from error
             raise
         return Writer(connection, tables, self._path), existed
+
+    def _begin(self, connection: apsw.Connection, tables: Tables) -> None:
+        if not tables.meta.is_ours():
+            raise StoreError(f"{self._path} is no file of sessions; see ECAN_STORE")
+        tables.meta.begin(self._durability)
+        for table in _TABLES:  # what is missing or broken at its root is found now
+            connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608 - our own names
 
     async def close(self) -> None:
         """See `SessionStore.close`; twice is fine.

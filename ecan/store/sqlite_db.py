@@ -58,7 +58,8 @@ def open_database(
         migrate(connection, path, load_migrations(schema))
     except (apsw.Error, StoreError) as error:
         if connection is not None:
-            connection.close()
+            with contextlib.suppress(apsw.Error):  # of a broken disk; it is closed
+                connection.close()
         if isinstance(error, StoreError):
             raise
         raise cannot_open(path, error) from error

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ecan.errors import StoreError
-
 if TYPE_CHECKING:
     import apsw
 
@@ -28,14 +26,12 @@ class Meta:
         self._connection = connection
         self.generation = 0
 
-    def begin(self, mode: Durability) -> None:
-        """The file is going to be written in this mode.
+    def is_ours(self) -> bool:
+        """Whether it is a file of sessions, and not another SQLite file."""
+        return bool(self._connection.pragma("application_id") == APPLICATION_ID)
 
-        Raises:
-            StoreError: it is an SQLite file, but not of sessions.
-        """
-        if self._connection.pragma("application_id") != APPLICATION_ID:
-            raise StoreError("it is no file of sessions")
+    def begin(self, mode: Durability) -> None:
+        """The file is going to be written in this mode."""
         # A power cut must not take this note and leave what tabs have seen, so it is
         # synced in every mode.
         self._connection.execute("PRAGMA synchronous = FULL")

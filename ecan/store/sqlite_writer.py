@@ -77,14 +77,15 @@ class Writer:
             StoreError: the journal stays beside the file; nothing is lost by that.
         """
         try:
-            self._rollback()
-            if clean:
-                self._tables.meta.end()
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            try:
+                self._rollback()
+                if clean:
+                    self._tables.meta.end()
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._connection.close()  # which tries the checkpoint too
         except apsw.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
-        finally:
-            self._connection.close()
 
     def _transaction(
         self, batch: Sequence[Work], apply: Callable[[Sequence[Work]], list[Any]]

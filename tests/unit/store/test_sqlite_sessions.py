@@ -7,61 +7,21 @@ import signal
 import stat
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import apsw
 import pytest
+from store_kit import change, on_disk, on_thread, opened, snapshot
 
 from ecan.errors import StoreError
-from ecan.store import Commit, Ended, Facts, LedgerRow, PushRow, SessionRow, Snapshot, TokenRow
-from ecan.store import sqlite_queue
+from ecan.store import (
+    Ended,
+    TokenRow,
+    sqlite_queue,
+)
 from ecan.store.sqlite import SqliteStore
 
 FOREVER_S = 3600.0
-
-
-def snapshot(sid="s1", **facts):
-    row = SessionRow(
-        sid=sid,
-        key=b"k" * 32,
-        user={"user_id": 7, "username": "ann"},
-        created_at=1000.0,
-        incarnation=1,
-        epoch="e1",
-        facts=Facts(last_active_at=1001.5, keep_until_at=9.5, restarts=2),
-    )
-    return Snapshot(**{"row": row, **facts})
-
-
-def change(n, sid="s1", size=0, **facts):
-    defaults = {
-        "sid": sid,
-        "incarnation": 1,
-        "slots": {"n": str(n).encode() + bytes(size)},
-        "answer": LedgerRow(request_id=f"r{n}", fingerprint=b"f", frame=b"{}", at=1002.0),
-        "pushes": (PushRow(seq=n, frame=b"p"),),
-    }
-    return Commit(**{**defaults, **facts})
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "sessions.sqlite3"
-
-
-@asynccontextmanager
-async def opened(path, **options):
-    store = SqliteStore(path, **options)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def on_thread(store, function):
-    return await asyncio.get_running_loop().run_in_executor(store._thread, function)
 
 
 async def count_transactions(store):
@@ -81,16 +41,6 @@ async def limit_pages(store, spare):
         connection.pragma("max_page_count", pages)
 
     await on_thread(store, limit)
-
-
-def on_disk(path, sid="s1"):
-    """What another process would see."""
-    connection = apsw.Connection(str(path))
-    try:
-        rows = connection.execute("SELECT data FROM slots WHERE sid = ?", (sid,)).fetchall()
-    finally:
-        connection.close()
-    return rows[0][0] if rows else None
 
 
 async def test_many_commits_at_once_are_few_transactions(path):
@@ -337,7 +287,7 @@ async def test_a_file_that_cannot_be_used_is_named(path, durability):
 COMMITTER = """
 import asyncio, pathlib, sys
 sys.path.insert(0, sys.argv[2])
-from test_sqlite_sessions import change, snapshot
+from store_kit import change, snapshot
 from ecan.store.sqlite import SqliteStore
 
 async def main():

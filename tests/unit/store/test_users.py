@@ -119,7 +119,7 @@ def test_folding_twice_is_folding_once(name):
     assert username_key(username_key(name)) == username_key(name)
 
 
-@given(st.text(min_size=1, max_size=20))
+@given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20))
 def test_names_in_other_case_or_form_have_the_same_key(name):
     try:
         shown = clean_username(name)
