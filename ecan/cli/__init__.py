@@ -1,4 +1,4 @@
-"""The command ``ecan``: ``serve``, ``users``, ``call``.
+"""The command ``ecan``: ``serve``, ``users``, ``call``, ``backup``, ``restore``.
 
 Commands are thin: they read arguments, call what they need and turn the outcome into
 an exit code (0 done, 1 the server said no, 2 usage or configuration, 3 cannot connect).
@@ -54,6 +54,10 @@ app.command(call)
 app.command(
     "ecan.cli.users:app", name="users", help="Add, list, disable users and set their passwords."
 )
+app.command(
+    "ecan.cli.backup:backup", name="backup", help="Copy accounts, sessions, documents to one file."
+)
+app.command("ecan.cli.backup:restore", name="restore", help="Put such a copy back.")
 app.register_install_completion_command()
 
 
