@@ -14,16 +14,16 @@ import attrs
 import orjson
 
 from ecan import __version__
-from ecan.actors import DeadLetters, Directory, Environment, PoisonGuard, SessionService
+from ecan.actors import Directory, Environment, PoisonGuard, SessionService
+from ecan.actors.refusals import drained_error
 from ecan.config import Settings, load
-from ecan.errors import ConfigError, Outcome, ReplyError, StoreError
+from ecan.errors import ConfigError, StoreError
 from ecan.gateway import Assets, Gateway, HttpAnswers, Lobby, Router
 from ecan.handlers import debug, session, settings, system
 from ecan.handlers.accounts import AccountService, LoginThrottle, Passwords
 from ecan.handlers.accounts import methods as accounts
 from ecan.handlers.registry import Registry, load_handlers
 from ecan.observability import Metrics, configure, get_logger, serve_metrics
-from ecan.protocol.codes import ErrorCode
 from ecan.runtime import (
     LoopClock,
     ProcessLane,
@@ -33,7 +33,8 @@ from ecan.runtime import (
     run_fenced,
     set_switch_interval,
 )
-from ecan.store import MemoryStore
+from ecan.store import make_store
+from ecan.store.base import MAX_LETTERS
 from ecan.store.users import UserStore
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ EXIT_CONFIG = 2
 
 GC_THRESHOLD = 10_000
 """New objects between two looks of the collector at the youngest ones."""
+
+ANSWER_TIMEOUT_S = 5.0
+"""How long the store may take to keep the last answers before connections close."""
+
+DRAIN_LOOK_S = 0.02
 
 LAG_INTERVAL_S = 1.0
 """Between two measurements of the loop's lag."""
@@ -97,14 +103,13 @@ class App:
         self.clock = LoopClock()
         self.metrics = Metrics()
         self.registry = build_registry(config)
-        self.store = MemoryStore()
+        self.store = make_store(config)
         self.workers = WorkerThreads(config.worker_threads)
         self.processes = ProcessLane()
         self.watchdog = StallWatchdog(self.loop, on_stall=self._stalled)
         self.guard = PoisonGuard()
-        self.dead_letters = DeadLetters()
         self.directory = Directory()
-        self.sessions = SessionService(self.directory, self.guard, self.dead_letters, self.metrics)
+        self.sessions = SessionService(self.directory, self.guard, self.metrics)
         self.accounts = AccountService(
             UserStore(config.data_dir),
             Passwords(),
@@ -172,6 +177,8 @@ class App:
         self._gauges()
         try:
             await self.store.open()
+            self.directory.total = await self.store.count()
+            self.metrics.dead_letters = await self.store.letter_count()
             await self.accounts.start()
             self.watchdog.start()
             self._measure_lag(self.clock.mono())
@@ -210,13 +217,11 @@ class App:
         """Finish what runs, then part from every client (P14)."""
         config = self.settings
         self._draining = self.router.draining = True
-        deadline = self.clock.mono() + config.drain_timeout_s
         log.info(
             "server.draining", sessions=self.sessions.count(), timeout_s=config.drain_timeout_s
         )
         self.gateway.announce_drain(min(5000, int(config.drain_timeout_s * 1000)))
-        while self.clock.mono() < deadline and any(cell.pending for cell in self.directory):
-            await self.clock.sleep(0.05)
+        await self._all_answered(config.drain_timeout_s)
         unfinished = sum(len(cell.pending) for cell in self.directory)
         if unfinished:
             log.warning("server.drain_timeout", unfinished_requests=unfinished)
@@ -227,6 +232,7 @@ class App:
             return
         self._stopped = self._draining = self.router.draining = True
         self._answer_unfinished()
+        await self._all_answered(ANSWER_TIMEOUT_S)
         await self.gateway.close()
         if self._metrics_server is not None:
             self._metrics_server.close()
@@ -242,12 +248,18 @@ class App:
         await self.accounts.stop()
         await self.store.close()
 
+    async def _all_answered(self, within_s: float) -> None:
+        """Wait until every accepted request has its answer, and the store has that."""
+        deadline = self.clock.mono() + within_s
+        while self.clock.mono() < deadline and any(cell.pending for cell in self.directory):
+            await self.clock.sleep(DRAIN_LOOK_S)
+
     def _answer_unfinished(self) -> None:
         """Whoever still waits gets an answer before the connections close (P3)."""
         for cell in self.directory:
-            cell.refuse_all(_drained("not_run"))
+            cell.refuse_all(drained_error("not_run"))
             if cell.actor is not None:
-                cell.actor.end_running(_drained("unknown"))
+                cell.actor.end_running(drained_error("unknown"))
 
     async def _first_admin(self) -> None:
         password = await self.accounts.ensure_admin(
@@ -268,7 +280,12 @@ class App:
 
     def health(self) -> tuple[str, int]:
         """For /health: status and number of sessions."""
-        return ("draining" if self._draining else "healthy"), self.sessions.count()
+        status = "healthy"
+        if self._draining:
+            status = "draining"
+        elif self.store.trouble is not None:
+            status = "degraded"
+        return status, self.sessions.count()
 
     def is_draining(self) -> bool:
         """See `ecan.handlers.ports.Server`."""
@@ -284,14 +301,18 @@ class App:
             "sessions": self.sessions.by_state(),
             "connections": self._connection_count(),
             "store": self.store.name,
+            "store_trouble": self.store.trouble,
             "handlers": len(self.registry),
             "crashes": self.metrics.crashes,
             "restarts": self.metrics.restarts,
             "suspended_methods": dict(self.guard.suspended),
-            "dead_letters": len(self.dead_letters),
+            "dead_letters": self._dead_letters(),
             "worker_threads": self.workers.threads,
             "worker_zombies": self.workers.zombies,
         }
+
+    def _dead_letters(self) -> int:
+        return min(self.metrics.dead_letters, MAX_LETTERS)
 
     def _connection_count(self) -> int:
         return self.gateway.connection_count
@@ -325,22 +346,13 @@ class App:
         gauge("connections", self._connection_count)
         gauge("worker_threads", lambda: self.workers.threads)
         gauge("worker_zombies", lambda: self.workers.zombies)
-        gauge("dead_letters", lambda: len(self.dead_letters))
+        gauge("dead_letters", self._dead_letters)
+        gauge("store_degraded", lambda: float(self.store.trouble is not None))
         gauge("draining", lambda: float(self._draining))
 
 
 def _cannot_listen(name: str, host: str, port: int, error: OSError) -> ConfigError:
     return ConfigError(name, f"{host}:{port}", f"cannot listen there: {error.strerror or error}")
-
-
-def _drained(outcome: Outcome) -> ReplyError:
-    return ReplyError(
-        ErrorCode.DRAINING,
-        "The server stopped before the request was done; reconnect.",
-        details={"reason": "drained"},
-        outcome=outcome,
-        retry_after_ms=2000,
-    )
 
 
 async def serve(config: Settings) -> int:

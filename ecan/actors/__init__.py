@@ -8,7 +8,7 @@ Start reading at `lifecycle` (the table of states), `cell` (what outlives a cras
 
 from ecan.actors.directory import Directory
 from ecan.actors.environment import Environment
-from ecan.actors.guard import DeadLetters, PoisonGuard
+from ecan.actors.guard import PoisonGuard
 from ecan.actors.sessions import SessionService
 
-__all__ = ["DeadLetters", "Directory", "Environment", "PoisonGuard", "SessionService"]
+__all__ = ["Directory", "Environment", "PoisonGuard", "SessionService"]

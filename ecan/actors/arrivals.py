@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ecan.actors.cell import Cell
+from ecan.actors.incarnations import FIRST
 from ecan.actors.lifecycle import Event, State
 from ecan.actors.messages import FindSession, Opened, OpenSession, refuse
 from ecan.actors.refusals import closed_error
-from ecan.actors.snapshots import cell_of, snapshot_of
+from ecan.actors.snapshots import cell_of
 from ecan.actors.tokens import digest, new_session_id, sid_of
-from ecan.errors import ReplyError
+from ecan.errors import ReplyError, StoreError
 from ecan.observability import get_logger
 from ecan.protocol.codes import ErrorCode
+from ecan.protocol.frames import Sid
+from ecan.store import Ended
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
     from ecan.actors.incarnations import Incarnations
     from ecan.actors.messages import Spawn
     from ecan.actors.reaper import Reaper
+    from ecan.handlers.context import User
     from ecan.observability import Metrics
-    from ecan.protocol.frames import Sid
 
 log = get_logger("ecan.supervisor")
 
@@ -40,7 +43,7 @@ class Arrivals:
         reaper: Reaper,
         spawn: Spawn,
         wake: Callable[[Cell], None],
-        close: Callable[[Cell, str], None],
+        close: Callable[[Cell, str], object],
         metrics: Metrics,
     ) -> None:
         self._env = env
@@ -55,56 +58,40 @@ class Arrivals:
 
     def open(self, message: OpenSession) -> None:
         """Create a session, within the caps of server and user."""
-        settings = self._env.settings
-        user = message.user
-        problem = None
-        if self._directory.total >= settings.max_sessions:
-            problem = "The server has as many sessions as it takes."
-        elif len(self._directory.of_user(user.user_id)) >= settings.max_sessions_per_user:
-            problem = (
-                f"You have {settings.max_sessions_per_user} sessions; log out of one of them first."
-            )
-        if problem is not None:
-            self._metrics.rejected("session_limit")
-            refuse(
-                message.reply,
-                ReplyError(ErrorCode.SESSION_LIMIT, problem, retry_after_ms=60_000),
-            )
+        if self._directory.total >= self._env.settings.max_sessions:
+            self._refuse(message, "The server has as many sessions as it takes.")
             return
-        clock = self._env.clock
-        while True:
-            session_id = new_session_id()
-            key = digest(session_id)
-            sid = sid_of(key)
-            if not self._directory.knows(sid):
-                break
-        cell = Cell(
-            sid,
-            key,
-            user,
-            clock,
-            mailbox_size=settings.mailbox_size,
-            store=self._env.store,
-            metrics=self._metrics,
-            wake=self._wake,
-            created_at=clock.now(),
-        )
-        token, record = cell.tokens.issue(clock.now(), settings.token_ttl_s)
-        self._directory.count_in(sid, user.user_id)
-        self._directory.add(cell)
-        opened = Opened(cell, session_id, token, record)
-        self._spawn(self._create(message, opened), message.reply)
+        self._spawn(self._create(message), message.reply)
 
-    async def _create(self, message: OpenSession, opened: Opened) -> None:
-        cell = opened.cell
+    def _refuse(self, message: OpenSession, problem: str) -> None:
+        self._metrics.rejected("session_limit")
+        error = ReplyError(ErrorCode.SESSION_LIMIT, problem, retry_after_ms=60_000)
+        refuse(message.reply, error)
+
+    async def _create(self, message: OpenSession) -> None:
+        limit = self._env.settings.max_sessions_per_user
         try:
-            await self._env.store.create(
-                snapshot_of(cell, self._env.clock.now(), self._env.clock.mono())
-            )
+            # RACE: no await between this and the cell in the directory.
+            if await self._count_of(message.user.user_id) >= limit:
+                problem = f"You have {limit} sessions; log out of one of them first."
+                self._refuse(message, problem)
+                return
+        except StoreError as error:
+            refuse(message.reply, error)
+            return
+        opened = self._new(message.user)
+        cell = opened.cell
+        self._directory.total += 1
+        self._directory.add(cell)
+        try:
+            await self._env.store.create(cell.snapshot(incarnation=FIRST))
         except Exception as error:
             cell.transit(Event.CLOSED, "could not be stored")
             self._directory.forget(cell)
             refuse(message.reply, error)
+            if isinstance(error, StoreError):
+                log.warning("session.not_stored", error=str(error))
+                return
             raise
         if cell.state is not State.STARTING:
             refuse(message.reply, closed_error(cell.close_reason))
@@ -119,11 +106,38 @@ class Arrivals:
             return
         message.reply.set_result(opened)
 
+    async def _count_of(self, user_id: int) -> int:
+        """Sessions of a user, wherever they are, without those that have just ended."""
+        stored = {Sid(row.sid) for row in await self._env.store.of_user(user_id)}
+        ended = {sid for sid in stored if self._directory.reason(sid) is not None}
+        return len((stored - ended) | {cell.sid for cell in self._directory.of_user(user_id)})
+
+    def _new(self, user: User) -> Opened:
+        clock, settings = self._env.clock, self._env.settings
+        session_id = new_session_id()
+        key = digest(session_id)
+        cell = Cell(
+            sid_of(key),
+            key,
+            user,
+            clock,
+            mailbox_size=settings.mailbox_size,
+            wake=self._wake,
+            store=self._env.store,
+            metrics=self._metrics,
+            created_at=clock.now(),
+        )
+        token, record = cell.tokens.issue(clock.now(), settings.token_ttl_s)
+        return Opened(cell, session_id, token, record)
+
     def find(self, message: FindSession) -> None:
         """Answer the cell of a session, loaded from the store if need be."""
         sid = message.sid
         cell = self._directory.get(sid)
         if cell is not None:
+            if not cell.tabs:
+                # RACE: it must not be evicted between being found and being bound.
+                cell.detached_mono = self._env.clock.mono()
             if not message.reply.done():
                 message.reply.set_result(cell)
             return
@@ -143,6 +157,8 @@ class Arrivals:
             if reason is not None:
                 # RACE: it was closed while it was being loaded.
                 error = closed_error(reason)
+            elif isinstance(snapshot, Ended):
+                error = closed_error(snapshot.reason)
             elif snapshot is not None:
                 cell = cell_of(
                     snapshot,
@@ -152,7 +168,6 @@ class Arrivals:
                     metrics=self._metrics,
                     wake=self._wake,
                 )
-                self._directory.count_in(sid, cell.user.user_id)
                 self._directory.add(cell)
                 self._reaper.schedule(cell)
         except Exception as problem:  # noqa: BLE001 - told to whoever asked
@@ -164,6 +179,10 @@ class Arrivals:
                 reply.set_exception(error)
             else:
                 reply.set_result(cell)
+
+    def is_finding(self, sid: Sid) -> bool:
+        """Whether somebody waits for this session."""
+        return sid in self._finding
 
     def owed(self) -> list[asyncio.Future[Cell | None]]:
         """Who still waits for a session to be found."""

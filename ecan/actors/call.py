@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ecan.handlers.registry import MethodSpec
     from ecan.protocol.codes import ErrorCode
     from ecan.protocol.frames import Peer, Request
+    from ecan.store import ReplyRow
 
 
 class Call:
@@ -27,6 +28,7 @@ class Call:
         size_bytes: of its frame, for the mailbox's bound.
         answered: its one final response was given (P3).
         committing: its effects are being made durable; too late to cancel.
+        kept: its answer as kept for resume, if no tab was there when it was committed.
         stop_reason: TIMEOUT or CANCELLED once the handler was told to stop.
     """
 
@@ -37,6 +39,7 @@ class Call:
         "deadline_mono",
         "fingerprint",
         "id",
+        "kept",
         "origin",
         "params",
         "request",
@@ -70,6 +73,7 @@ class Call:
         self.size_bytes = request.size_bytes
         self.answered = False
         self.committing = False
+        self.kept: ReplyRow | None = None
         self.stop_reason: ErrorCode | None = None
 
     def __repr__(self) -> str:

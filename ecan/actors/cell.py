@@ -9,40 +9,43 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from ecan.actors.call import Call
-from ecan.actors.ledger import Ledger, replayed
+from ecan.actors.ledger import replayed
 from ecan.actors.lifecycle import Event, State, next_state
-from ecan.actors.outbox import Outbox
-from ecan.actors.refusals import closed_error, failed_error, stopped_error
-from ecan.actors.tokens import TokenTable
-from ecan.errors import ReplyError, StoreError
+from ecan.actors.record import Record
+from ecan.actors.refusals import (
+    RetryError,
+    closed_error,
+    expired_id_error,
+    failed_error,
+    stopped_error,
+)
+from ecan.errors import IdUsedError, ReplyError, StoreError
 from ecan.handlers.registry import Kind
 from ecan.observability import get_logger
 from ecan.protocol.codec import encode_error, encode_push
 from ecan.protocol.codes import ErrorCode
 from ecan.runtime import Mailbox, MailboxFullError
-from ecan.store import Commit, PushRow
+from ecan.store import LedgerRow, PushRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from ecan.actors.restart import RestartBudget
     from ecan.actors.session import SessionActor
     from ecan.handlers.context import User
-    from ecan.observability import Metrics
     from ecan.protocol.frames import ConnectionId, Peer, Sid
     from ecan.runtime import Clock
-    from ecan.store import LedgerRow, SessionStore
+    from ecan.store import LetterRow, ReplyRow
 
 log = get_logger("ecan.session")
 
 MAX_TRANSITIONS = 50
-MAX_UNDELIVERED = 256
-MAX_UNDELIVERED_BYTES = 2**20
 TICK_S = 0.001
 """A timer may fire a tick of the clock early; re-armed for the same time, it would spin."""
 
@@ -75,63 +78,36 @@ class Ask:
     peer: Peer | None
 
 
-class Cell:
-    """One session. See the module's docstring for what it owns.
+class Cell(Record):
+    """One session. See the module's docstring for what it owns; `Record` has what is durable.
 
     Attributes:
-        sid: public id.
-        key: digest of the secret session id.
-        user: who is logged in.
         state: changed by `transit` only.
-        incarnation: of the current or last actor.
-        landing: the commit on its way to the store, which outlives its incarnation.
-        notice: the server's own push on its way to the store.
         actor: the current actor; the one strong reference to it.
+        begun: the commit of the current incarnation's number on its way to the store.
         tabs: open connections bound to this session, by connection id.
-        slots: committed state.
-        pending: accepted requests without an answer, by request id.
+        pending: accepted requests whose answer has not been given, by request id.
         bucket: the gateway's rate limit of this session.
     """
 
     __slots__ = (
-        "_clock",
         "_deadline_at",
         "_deadline_timer",
-        "_metrics",
-        "_store",
-        "_undelivered_bytes",
         "_wake",
         "actor",
         "asks",
+        "begun",
         "bucket",
         "budget",
         "close_reason",
         "concurrent",
-        "created_at",
         "detached_mono",
         "expiring_told",
-        "incarnation",
-        "keep_until_mono",
-        "key",
-        "landing",
-        "last_active_mono",
-        "ledger",
         "mailbox",
-        "notice",
-        "outbox",
         "pending",
-        "restarts",
-        "sid",
-        "sid_ascii",
-        "slots",
-        "state",
         "tabs",
         "timer",
-        "tokens",
-        "tokens_changed",
         "transitions",
-        "undelivered",
-        "user",
         "zombies",
     )
 
@@ -143,39 +119,16 @@ class Cell:
         clock: Clock,
         *,
         mailbox_size: int,
-        store: SessionStore,
-        metrics: Metrics,
         wake: Callable[[Cell], None],
-        created_at: float,
-        incarnation: int = 0,
-        restarts: int = 0,
-        state: State = State.STARTING,
-        slots: dict[str, bytes] | None = None,
-        tokens: TokenTable | None = None,
-        ledger: Ledger | None = None,
-        outbox: Outbox | None = None,
+        **record: Any,
     ) -> None:
-        self.sid = sid
-        self.sid_ascii = sid.encode()
-        self.key = key
-        self.user = user
-        self.state = state
-        self.incarnation = incarnation
-        self.restarts = restarts
-        self.created_at = created_at
+        super().__init__(sid, key, user, clock, **record)
         self.actor: SessionActor | None = None
-        self.landing: asyncio.Task[None] | None = None
-        self.notice: asyncio.Task[None] | None = None
+        self.begun: asyncio.Future[None] | None = None
         self.mailbox = Mailbox(max_items=mailbox_size)
         self.tabs: dict[ConnectionId, Peer] = {}
-        self.slots: dict[str, bytes] = slots if slots is not None else {}
-        self.tokens = tokens if tokens is not None else TokenTable()
-        self.ledger = ledger if ledger is not None else Ledger()
-        self.outbox = outbox if outbox is not None else Outbox()
         self.pending: dict[str, Call] = {}
         self.asks: dict[str, Ask] | None = None
-        self.undelivered: deque[bytes] | None = None
-        self._undelivered_bytes = 0
         self.budget: RestartBudget | None = None
         self.transitions: deque[Transition] | None = None
         self.close_reason = ""
@@ -183,15 +136,9 @@ class Cell:
         self.zombies = 0
         self.bucket: Any = None
         self.timer: Any = None
-        self.last_active_mono = clock.mono()
         self.detached_mono = self.last_active_mono
-        self.keep_until_mono = 0.0
         self.expiring_told = False
-        self._clock = clock
-        self._store = store
-        self._metrics = metrics
         self._wake = wake
-        self.tokens_changed = False
         self._deadline_at = 0.0
         self._deadline_timer: Any = None
 
@@ -283,20 +230,83 @@ class Cell:
             call.origin.send(replayed(entry.frame))
             return True
         if self.ledger.is_forgotten(call.id):
-            raise ReplyError(ErrorCode.ID_EXPIRED, "This request id was answered too long ago.")
+            raise expired_id_error()
         return False
 
-    def answer(self, call: Call, frame: bytes, *, remember: bool) -> None:
-        """Give a request its one final response.
+    def answer(
+        self,
+        call: Call,
+        frame: bytes,
+        *,
+        remember: bool,
+        durable: bool = False,
+        letter: LetterRow | None = None,
+    ) -> None:
+        """Give a request its one final response, once a retry cannot get another one.
 
         Args:
             call: whose answer it is; a second answer is dropped (P3).
             frame: the encoded response.
             remember: keep it in the ledger: the request took effect, or may have.
+            durable: the store has it already.
+            letter: what is kept of a crash, with the answer.
         """
         if call.answered:
+            if letter is not None:
+                self.write_quietly(self.commit_of(letter=letter))
             return
         call.answered = True
+        stored = remember and not durable and not call.spec.reads
+        if (stored or letter is not None) and self.state is not State.CLOSED:
+            row = self.ledger_row(call, frame) if stored else None
+            commit = self.commit_of(answer=row, letter=letter, replies=self.kept_with(call, frame))
+            try:
+                landing = self.write(commit)
+            except StoreError as error:
+                self._settle(call, frame, error, remember=remember)
+                return
+            if landing is not None:
+                landing.add_done_callback(
+                    partial(self._answer_landed, call, frame, remember=remember)
+                )
+                return
+        self._deliver(call, frame, remember=remember)
+
+    def ledger_row(self, call: Call, frame: bytes) -> LedgerRow:
+        """An answer as the store keeps it."""
+        return LedgerRow(
+            request_id=call.id,
+            fingerprint=call.fingerprint,
+            frame=frame,
+            at=self._clock.now(),
+        )
+
+    def kept_with(self, call: Call, frame: bytes, pushes: int = 0) -> tuple[ReplyRow, ...]:
+        """The reply as one to keep for resume, if no tab is there to take it (P12)."""
+        if call.origin.is_open or any(peer.is_open for peer in call.waiters or ()):
+            return ()
+        call.kept = self.outbox.reply_row(call.id, frame, pushes)
+        return (call.kept,)
+
+    def _answer_landed(
+        self, call: Call, frame: bytes, landing: asyncio.Future[None], *, remember: bool
+    ) -> None:
+        error = asyncio.CancelledError() if landing.cancelled() else landing.exception()
+        self._settle(call, frame, error, remember=remember)
+
+    def _settle(
+        self, call: Call, frame: bytes, error: BaseException | None, *, remember: bool
+    ) -> None:
+        if isinstance(error, IdUsedError):
+            # It was answered long ago, which only the store knew. It ran, and was rolled back.
+            frame = self._error_frame(call, expired_id_error())
+            remember = False
+        elif error is not None:
+            # Nothing took effect, so the answer may leave; only a kill would forget it.
+            self._log_failure(error)
+        self._deliver(call, frame, remember=remember)
+
+    def _deliver(self, call: Call, frame: bytes, *, remember: bool) -> None:
         if self.pending.get(call.id) is call:
             del self.pending[call.id]
         if remember:
@@ -306,19 +316,30 @@ class Cell:
             if peer.is_open:
                 peer.send(frame)
                 delivered = True
-        if not delivered:
-            self._keep_undelivered(frame)
-
-    def refuse(self, call: Call, error: ReplyError) -> None:
-        """Answer a request with an error; remembered unless it surely did not run."""
-        if call.answered:
+        if delivered and call.kept is None:
             return
-        outcome = error.outcome
-        frame = encode_error(
-            call.id, call.spec.name, error, self.reply_meta(call), self.timestamp()
-        )
-        not_run = outcome == "not_run" or call.started_mono == 0.0
-        self.answer(call, frame, remember=not not_run)
+        if delivered:
+            # RACE: kept because no tab was there; one asked again before it landed.
+            self.write_quietly(self.commit_of(handed_out=True, replies=self.outbox.replies))
+            return
+        if self.state is State.CLOSED:
+            return
+        reply = call.kept
+        if reply is None or reply.frame is not frame:
+            reply = self.outbox.reply_row(call.id, frame)
+            self.write_quietly(self.commit_of(replies=(reply,)))
+        self.outbox.keep_reply(reply)
+
+    def refuse(self, call: Call, error: ReplyError, *, letter: LetterRow | None = None) -> None:
+        """Answer a call with an error; remembered unless it surely did not run."""
+        if call.answered and letter is None:
+            return
+        not_run = error.outcome == "not_run" or call.started_mono == 0.0
+        remember = not not_run and not isinstance(error, RetryError)
+        self.answer(call, self._error_frame(call, error), remember=remember, letter=letter)
+
+    def _error_frame(self, call: Call, error: ReplyError) -> bytes:
+        return encode_error(call.id, call.spec.name, error, self.reply_meta(call), self.timestamp())
 
     def refuse_all(self, error: ReplyError) -> None:
         """Answer everything that is queued in either lane; what runs is told separately."""
@@ -329,7 +350,7 @@ class Cell:
     def cancel(self, request_id: str) -> str:
         """Cancel a request: see `SessionPort.cancel`."""
         call = self.pending.get(request_id)
-        if call is None:
+        if call is None or call.answered:
             return "unknown"
         if call.started_mono:
             if self.actor is not None and not call.committing:
@@ -371,7 +392,7 @@ class Cell:
         now = self._clock.mono() + TICK_S
         earliest = 0.0
         for call in list(self.pending.values()):
-            if call.stop_reason is not None or call.committing:
+            if call.stop_reason is not None or call.committing or call.answered:
                 continue
             if call.deadline_mono <= now:
                 if not call.started_mono:
@@ -407,23 +428,18 @@ class Cell:
             if call.request.cancel_on_disconnect and not call.waiters:
                 self.cancel(call.id)
 
-    def _keep_undelivered(self, frame: bytes) -> None:
-        if self.undelivered is None:
-            self.undelivered = deque()
-        self.undelivered.append(frame)
-        self._undelivered_bytes += len(frame)
-        while (
-            len(self.undelivered) > MAX_UNDELIVERED
-            or self._undelivered_bytes > MAX_UNDELIVERED_BYTES
-        ):
-            self._undelivered_bytes -= len(self.undelivered.popleft())
+    def hand_out(self, peer: Peer, frames: list[bytes]) -> None:
+        """Give a resuming tab what it missed; replies are handed out once."""
+        if not peer.is_open:
+            return
+        if self.outbox.take_replies():
+            self.write_quietly(self.commit_of(handed_out=True))
+        peer.send_all(frames)
 
-    def take_undelivered(self) -> list[bytes]:
-        """The replies whose tab was gone; they are handed out once."""
-        frames = list(self.undelivered or ())
-        self.undelivered = None
-        self._undelivered_bytes = 0
-        return frames
+    @property
+    def waits(self) -> bool:
+        """Whether any request has no answer yet."""
+        return any(not call.answered for call in self.pending.values())
 
     # -- pushes ----------------------------------------------------------------------
 
@@ -456,59 +472,28 @@ class Cell:
         frame = self.encode_push(method, params, seq)
         durable = None
         if self.state is not State.CLOSED:
-            durable = self.write(self.commit_of(pushes=(PushRow(seq=seq, frame=frame),)))
+            try:
+                durable = self.write(self.commit_of(pushes=(PushRow(seq=seq, frame=frame),)))
+            except StoreError as error:
+                self._notice_lost(error)
+                return
         if durable is None:
             self.send_pushes([frame])
         else:
             loop = asyncio.get_running_loop()
             self.notice = loop.create_task(self._notify_when(durable, frame))
 
-    async def _notify_when(self, durable: Awaitable[None], frame: bytes) -> None:
+    async def _notify_when(self, durable: asyncio.Future[None], frame: bytes) -> None:
         try:
             await durable
         except StoreError as error:
-            # The tabs miss a notice; no number was used up, so no gap is told of.
-            log.warning("push.lost", sid=self.sid, error=str(error))
+            self._notice_lost(error)
         else:
             self.send_pushes([frame])
 
-    def on_its_way(self) -> asyncio.Task[None] | None:
-        """The commit that is on its way to the store; sequence numbers are given after it."""
-        for task in (self.landing, self.notice):
-            if task is not None and not task.done():
-                return task
-        return None
-
-    def commit_of(
-        self,
-        *,
-        slots: dict[str, bytes | None] | None = None,
-        answer: LedgerRow | None = None,
-        pushes: tuple[PushRow, ...] = (),
-    ) -> Commit:
-        """A commit of this session; tokens that changed go with it."""
-        tokens = None
-        if self.tokens_changed:
-            self.tokens_changed = False
-            tokens = self.tokens.rows()
-        return Commit(
-            sid=self.sid,
-            incarnation=self.incarnation,
-            slots=slots or {},
-            answer=answer,
-            pushes=pushes,
-            tokens=tokens,
-        )
-
-    def commit_tokens(self) -> Awaitable[None] | None:
-        """Write changed tokens now; None if that is done, else an awaitable for it."""
-        self.tokens_changed = True
-        return self.write(self.commit_of())
-
-    def write(self, commit: Commit) -> Awaitable[None] | None:
-        """Hand a commit to the store: see `SessionStore.commit`."""
-        self._metrics.commits += 1
-        return self._store.commit(commit)
+    def _notice_lost(self, error: StoreError) -> None:
+        # The tabs miss a notice; no number was used up, so no gap is told of.
+        log.warning("push.lost", sid=self.sid, error=str(error))
 
 
 def _check_same(known: bytes, call: Call) -> None:

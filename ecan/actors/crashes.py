@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import secrets
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from ecan.errors import ReplyError
 from ecan.observability import get_logger
 from ecan.protocol.codes import ErrorCode
 from ecan.protocol.redact import redact
+from ecan.store import LetterRow
 
 if TYPE_CHECKING:
-    from ecan.actors.guard import DeadLetters, PoisonGuard
+    from ecan.actors.guard import PoisonGuard
     from ecan.actors.messages import SessionCrashed
     from ecan.observability import Metrics
     from ecan.runtime import Clock
+
+MAX_ERROR_CHARS = 500
+MAX_TRACE_CHARS = 64 * 1024
+"""A recursion's traceback is long; its end says where it happened."""
 
 log = get_logger("ecan.supervisor")
 
 
 def record_crash(
-    message: SessionCrashed,
-    clock: Clock,
-    guard: PoisonGuard,
-    dead_letters: DeadLetters,
-    metrics: Metrics,
-) -> str:
-    """Keep what is known of a crash.
+    message: SessionCrashed, clock: Clock, guard: PoisonGuard, metrics: Metrics
+) -> tuple[str, LetterRow | None]:
+    """Write down what is known of a crash.
 
     Returns:
-        Its id, which the client is told and the log has.
+        Its id, which the client is told and the log has; and the dead letter, to be kept
+        with the request's answer, if a request did it.
     """
     cell, call, error = message.cell, message.call, message.error
     crash_id = secrets.token_hex(6)
@@ -48,22 +52,32 @@ def record_crash(
         traceback=trace,
     )
     if call is None:
-        return crash_id
-    dead_letters.add(
+        return crash_id, None
+    metrics.dead_letters += 1
+    letter = LetterRow(
         crash_id=crash_id,
         at=clock.now(),
         sid=cell.sid,
+        user_id=cell.user.user_id,
         username=cell.user.username,
         method=method,
         request_id=call.id,
         incarnation=message.incarnation,
-        params=redact(call.request.params),
-        traceback=trace,
-        context_before=dict(cell.slots),
+        params=_json(redact(call.request.params)),
+        error=f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS],
+        traceback=trace[-MAX_TRACE_CHARS:],
+        context=dict(cell.slots),
     )
     if guard.crashed(method, cell.sid, clock.mono()):
         log.error("method.suspended", method=method, why=guard.suspended[method])
-    return crash_id
+    return crash_id, letter
+
+
+def _json(params: Any) -> bytes:
+    try:
+        return orjson.dumps(params)
+    except TypeError:  # nested too deeply: then it was refused before, but who knows
+        return b"null"
 
 
 def crash_reply(

@@ -1,4 +1,7 @@
-"""Where every session is: here, or nowhere. O(1), no I/O."""
+"""Where every session is: here, or nowhere in memory. O(1), no I/O.
+
+A session that rests in the store costs nothing here: it is one of `total`.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,27 @@ if TYPE_CHECKING:
     from ecan.protocol.frames import Sid
 
 MAX_TOMBSTONES = 10_000
-"""Closed sessions whose reason is remembered, so that a late tab is told why."""
+"""Ended sessions whose reason is remembered here; the store remembers too."""
 
 
 class Directory:
     """The cells in memory, by public id, and why others are gone.
 
     INVARIANT: the supervisor alone adds and removes cells; everybody may look.
+
+    Attributes:
+        total: sessions in memory and in the store.
+        ending: ended sessions whose end the store does not know yet, and why they ended.
     """
 
-    __slots__ = ("_cells", "_of_user", "_tombstones", "_user_of")
+    __slots__ = ("_cells", "_of_user", "_tombstones", "ending", "total")
 
     def __init__(self) -> None:
         self._cells: dict[Sid, Cell] = {}
         self._of_user: dict[int, dict[Sid, None]] = {}
-        self._user_of: dict[Sid, int] = {}
         self._tombstones: OrderedDict[Sid, str] = OrderedDict()
+        self.ending: dict[Sid, str] = {}
+        self.total = 0
 
     def get(self, sid: Sid) -> Cell | None:
         """The cell, if the session is in memory."""
@@ -36,58 +44,39 @@ class Directory:
     def add(self, cell: Cell) -> None:
         """A session is in memory now."""
         self._cells[cell.sid] = cell
+        self._of_user.setdefault(cell.user.user_id, {})[cell.sid] = None
 
     def evict(self, cell: Cell) -> None:
         """The session rests in the store only; it still counts."""
-        self._cells.pop(cell.sid, None)
+        if self._cells.pop(cell.sid, None) is None:
+            return
+        sids = self._of_user[cell.user.user_id]
+        del sids[cell.sid]
+        if not sids:
+            del self._of_user[cell.user.user_id]
 
-    def count_in(self, sid: Sid, user_id: int) -> None:
-        """A session exists, in memory or in the store."""
-        self._of_user.setdefault(user_id, {})[sid] = None
-        self._user_of[sid] = user_id
-
-    def bury(self, sid: Sid, user_id: int, reason: str) -> None:
-        """The session exists no longer."""
-        self._cells.pop(sid, None)
-        self._user_of.pop(sid, None)
-        sids = self._of_user.get(user_id)
-        if sids is not None:
-            sids.pop(sid, None)
-            if not sids:
-                del self._of_user[user_id]
+    def bury(self, sid: Sid, reason: str) -> None:
+        """The session exists no longer, here or in the store."""
+        cell = self._cells.get(sid)
+        if cell is not None:
+            self.evict(cell)
+        self.total -= 1
         self._tombstones[sid] = reason
         if len(self._tombstones) > MAX_TOMBSTONES:
             self._tombstones.popitem(last=False)
 
     def forget(self, cell: Cell) -> None:
         """The session never came to be."""
-        self.bury(cell.sid, cell.user.user_id, "")
-        del self._tombstones[cell.sid]
-
-    def knows(self, sid: Sid) -> bool:
-        """Whether the id is or was in use, as far as is known."""
-        return sid in self._user_of or sid in self._tombstones
-
-    @property
-    def total(self) -> int:
-        """Sessions in memory and in the store."""
-        return len(self._user_of)
+        self.evict(cell)
+        self.total -= 1
 
     def reason(self, sid: Sid) -> str | None:
-        """Why a session that is gone ended, if that is still known."""
+        """Why a session that is gone ended, if that is still known here."""
         return self._tombstones.get(sid)
 
-    def of_user(self, user_id: int) -> list[Sid]:
-        """All sessions of a user, oldest first, passivated ones too."""
-        return list(self._of_user.get(user_id, ()))
-
-    def users(self) -> list[int]:
-        """Users with a session."""
-        return list(self._of_user)
-
-    def stored(self) -> list[Sid]:
-        """Sessions that rest in the store only."""
-        return [sid for sid in self._user_of if sid not in self._cells]
+    def of_user(self, user_id: int) -> list[Cell]:
+        """The sessions of a user that are in memory, oldest first."""
+        return [self._cells[sid] for sid in self._of_user.get(user_id, ())]
 
     def __iter__(self) -> Iterator[Cell]:
         return iter(list(self._cells.values()))

@@ -41,6 +41,10 @@ class DeadlineHeap:
         """Forget the key."""
         self._at.pop(key, None)
 
+    def get(self, key: str) -> float | None:
+        """The key's deadline, or None."""
+        return self._at.get(key)
+
     def next_at(self) -> float | None:
         """The earliest deadline, or None."""
         self._drop_stale()

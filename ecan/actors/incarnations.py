@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ecan.actors.environment import Environment
     from ecan.observability import Metrics
 
+FIRST = 1
+"""The number of a session's first incarnation."""
+
 log = get_logger("ecan.supervisor")
 
 
@@ -27,8 +30,15 @@ class Incarnations:
         self._metrics = metrics
 
     def start(self, cell: Cell) -> None:
-        """Begin an incarnation over the cell's mailbox."""
+        """Begin an incarnation over the cell's mailbox.
+
+        Its number is committed before it serves (ADR 9); that of the first one was with
+        the session's creation. If the store fails it serves all the same, to readers.
+        """
         cell.incarnation += 1
+        if cell.incarnation > FIRST:
+            cell.facts_changed = True
+            cell.begun = cell.write_quietly(cell.commit_of())
         actor = SessionActor(cell, self._env)
         cell.actor = actor
         cell.transit(Event.STARTED)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from ecan.errors import ReplyError
 from ecan.protocol.codes import ErrorCode
+from ecan.store import id_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_ENTRIES = 256
 MAX_AGE_S = 600.0
 
 MAX_FORGOTTEN = 4096
-"""Ids remembered as answered after their reply is gone, to say ID_EXPIRED."""
+"""Ids remembered as answered after their reply is gone, to say ID_EXPIRED before anything runs.
+
+The store remembers all of them, and refuses the commit of one (`IdUsedError`).
+"""
 
 
 def fingerprint(method: str, params: Any) -> bytes:
@@ -61,10 +68,12 @@ class Ledger:
 
     __slots__ = ("_entries", "_forgotten")
 
-    def __init__(self, entries: dict[str, Entry] | None = None) -> None:
+    def __init__(
+        self, entries: dict[str, Entry] | None = None, forgotten: Iterable[int] = ()
+    ) -> None:
         # Made when needed: an idle session that never asked for anything has none.
         self._entries: OrderedDict[str, Entry] | None = OrderedDict(entries) if entries else None
-        self._forgotten: OrderedDict[int, None] | None = None
+        self._forgotten: OrderedDict[int, None] | None = OrderedDict.fromkeys(forgotten) or None
 
     def add(self, request_id: str, print_: bytes, frame: bytes, now: float) -> None:
         """Remember an answer; the oldest give way."""
@@ -90,11 +99,7 @@ class Ledger:
 
     def is_forgotten(self, request_id: str) -> bool:
         """Whether the id was answered once and is too old to be answered again."""
-        return self._forgotten is not None and hash(request_id) in self._forgotten
-
-    def entries(self) -> dict[str, Entry]:
-        """All entries, oldest first, for a snapshot."""
-        return dict(self._entries or ())
+        return self._forgotten is not None and id_hash(request_id) in self._forgotten
 
     def __len__(self) -> int:
         return len(self._entries or ())
@@ -103,7 +108,7 @@ class Ledger:
         forgotten = self._forgotten
         if forgotten is None:
             forgotten = self._forgotten = OrderedDict()
-        forgotten[hash(request_id)] = None
+        forgotten[id_hash(request_id)] = None
         if len(forgotten) > MAX_FORGOTTEN:
             forgotten.popitem(False)
 

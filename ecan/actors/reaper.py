@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ecan.actors.cell import Cell
     from ecan.actors.directory import Directory
     from ecan.actors.environment import Environment
+    from ecan.actors.messages import Spawn
     from ecan.config import Settings
 
 SLICE = 100
@@ -24,6 +25,9 @@ SLICE = 100
 
 TICK_S = 0.001
 """A timer may fire a tick of the clock early; re-armed for the same time, it would spin."""
+
+IN_STORE = ""
+"""The key of the deadline of all sessions at rest."""
 
 WARN_BEFORE_S = 60.0
 """`session.expiring` comes this long before the end, or at half of a shorter time-out (P13)."""
@@ -38,14 +42,14 @@ class ReaperActions(Protocol):
     def expire(self, cell: Cell) -> None:
         """Close the session as idle."""
 
-    def expire_stored(self, sid: Sid) -> None:
-        """As `expire`, for a session that rests in the store."""
+    async def expire_stored(self) -> None:
+        """End what has been idle for too long in the store, and say when to look again."""
 
     def passivate(self, cell: Cell) -> None:
         """Let the actor go."""
 
     def evict(self, cell: Cell) -> None:
-        """Save the passivated session and drop its cell."""
+        """Drop the cell of the passivated session."""
 
 
 def expires_at_mono(cell: Cell, settings: Settings) -> float:
@@ -63,12 +67,19 @@ def passivates_at_mono(cell: Cell, settings: Settings) -> float:
 
 
 class Reaper:
-    """The idle deadlines of all sessions; one timer for the earliest."""
+    """The idle deadlines of the sessions in memory, and one for those in the store.
 
-    def __init__(self, env: Environment, directory: Directory, actions: ReaperActions) -> None:
+    One timer for the earliest. Sessions at rest cost nothing here; the store says when
+    the next of them is due.
+    """
+
+    def __init__(
+        self, env: Environment, directory: Directory, actions: ReaperActions, spawn: Spawn
+    ) -> None:
         self._env = env
         self._directory = directory
         self._actions = actions
+        self._spawn = spawn
         self._deadlines = DeadlineHeap()
         self._timer: Any = None
         self._timer_at = 0.0
@@ -86,9 +97,15 @@ class Reaper:
             when = min(when, cell.detached_mono + EVICT_AFTER_S)
         self.schedule_at(cell.sid, when)
 
-    def schedule_expiry(self, cell: Cell) -> None:
+    def stored(self, cell: Cell) -> None:
         """The cell leaves memory: only its end is left to wait for."""
-        self.schedule_at(cell.sid, expires_at_mono(cell, self._env.settings))
+        self.look_in_store_at(expires_at_mono(cell, self._env.settings))
+
+    def look_in_store_at(self, when_mono: float) -> None:
+        """Look at the sessions at rest at that time, or before."""
+        before = self._deadlines.get(IN_STORE)
+        if before is None or when_mono < before:
+            self.schedule_at(Sid(IN_STORE), when_mono)
 
     def schedule_at(self, sid: Sid, when_mono: float) -> None:
         """Look at the session at that time."""
@@ -110,18 +127,18 @@ class Reaper:
         self._timer = None
         now = self._env.clock.mono() + TICK_S
         for key in self._deadlines.due(now, SLICE):
-            sid = Sid(key)
-            cell = self._directory.get(sid)
-            if cell is None:
-                self._actions.expire_stored(sid)
-            else:
+            cell = self._directory.get(Sid(key))
+            if key == IN_STORE:
+                self._spawn(self._actions.expire_stored())
+            elif cell is not None:
                 self._look_at(cell, now)
         self._arm()
 
     def _look_at(self, cell: Cell, now: float) -> None:
         settings = self._env.settings
-        if cell.pending:
+        if cell.waits:
             cell.touch()
+            cell.note_activity()
         expires = expires_at_mono(cell, settings)
         if now >= expires:
             self._actions.expire(cell)

@@ -9,25 +9,37 @@ from typing import TYPE_CHECKING, Any
 
 from ecan.actors.call import Call
 from ecan.actors.cell import MAX_CONCURRENT
-from ecan.actors.messages import ConcurrentFailed, HandlerAbandoned, SessionCrashed
-from ecan.actors.refusals import stopped_error
+from ecan.actors.messages import (
+    CloseSession,
+    ConcurrentFailed,
+    HandlerAbandoned,
+    SessionCrashed,
+)
+from ecan.actors.refusals import refused_by_store, stopped_error, store_busy_error
 from ecan.actors.runner import STOP_GRACE_S, Stopper, run_handler
 from ecan.actors.view import SessionView
-from ecan.errors import ReplyError
-from ecan.handlers.context import UserContext, current_context
+from ecan.errors import ConflictError, ReplyError, StoreError
+from ecan.handlers.context import READS_ONLY, UserContext, current_context
 from ecan.handlers.registry import Kind
 from ecan.handlers.state import State as SlotState
 from ecan.protocol.codec import encode_success
 from ecan.protocol.codes import ErrorCode
 from ecan.runtime import LoopActor
-from ecan.store import LedgerRow, PushRow
+from ecan.store import PushRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from types import TracebackType
 
     from ecan.actors.cell import Cell
     from ecan.actors.environment import Environment
+    from ecan.handlers.registry import MethodSpec
+
+
+MAX_RUNS = 5
+"""Of one request, when other sessions of the user change what it read; then CONFLICT (ADR 10)."""
+
+CONCURRENT_ONLY = "concurrent methods cannot write session state"
 
 
 class SessionActor(LoopActor):
@@ -106,7 +118,9 @@ class SessionActor(LoopActor):
         except ReplyError as error:
             self._reply_error(call, error)
             return None
-        except BaseException:
+        except BaseException as error:
+            if self._refused_by_store(call, error):
+                return None
             self._crashed_call = call
             raise
         finally:
@@ -114,50 +128,68 @@ class SessionActor(LoopActor):
             self.env.watchdog.current = None
         if done is None:
             return None
-        self._current = call
+        self._contexts[call] = ctx  # so that `end_running` finds it
+        if not spec.concurrent:  # else another request may have the user lane
+            self._current = call
         return self._await_commit(call, done)
 
     async def _await_commit(self, call: Call, done: Awaitable[None]) -> None:
         try:
             await done
-        except Exception:
-            self._crashed_call = call
-            raise
+        except Exception as error:
+            if not self._refused_by_store(call, error):
+                self._crashed_call = call
+                raise
         finally:
+            self._free_lane(call)
+
+    def _free_lane(self, call: Call) -> None:
+        if call.answered:
+            self._contexts.pop(call, None)  # else a crash, its own or another's: `end_running`
+        if self._current is call:
             self._current = None
 
     async def _run_call(self, call: Call) -> None:
         """A request that takes its time: coroutine, stream, thread or process."""
-        if call.answered:
-            # RACE: stopped between being taken from the queue and this task's first step.
-            self._current = None if self._current is call else self._current
-            return
+        try:
+            runs = 1
+            # RACE: it may be stopped between being taken from the queue and the first step here.
+            while not call.answered and not await self._run_once(call, last=runs == MAX_RUNS):
+                runs += 1
+        except ReplyError as error:
+            self._reply_error(call, error)
+        except BaseException as error:
+            if call.answered or self._refused_by_store(call, error):
+                # Answered: it was told to stop and failed on its way out; nobody's crash.
+                return
+            self._blame(call, error)
+            raise
+        finally:
+            self._stoppers.pop(call, None)
+            self._free_lane(call)
+            if call.spec.activity:
+                self.cell.touch()
+
+    async def _run_once(self, call: Call, *, last: bool) -> bool:
+        """Run the handler and commit; False if it has to run again (ADR 10)."""
         ctx = self._context_for(call)
         self._contexts[call] = ctx
         reset = current_context.set(ctx)
         try:
             result = await run_handler(self, call, ctx)
             if call.answered:
-                return
+                return True
             done = self._complete(call, ctx, result)
             if done is not None:
                 await done
-        except ReplyError as error:
-            self._reply_error(call, error)
-        except BaseException as error:
-            if call.answered:
-                # It was told to stop and failed on its way out; that is nobody's crash.
-                return
-            self._blame(call, error)
-            raise
+        except ConflictError:
+            ctx.mark_cancelled()
+            if last or call.answered:
+                raise
+            return False
         finally:
-            if call.answered:
-                del self._contexts[call]  # else a crash, its own or another's: `end_running`
-            self._stoppers.pop(call, None)
             current_context.reset(reset)
-            self._current = None if self._current is call else self._current
-            if call.spec.activity:
-                self.cell.touch()
+        return True
 
     def _blame(self, call: Call, error: BaseException) -> None:
         """Note which call crashed, unless it only ends because another one did."""
@@ -203,9 +235,10 @@ class SessionActor(LoopActor):
             call.spec.name,
             call.id,
             session=self._view,
-            state=SlotState(self.cell.slots, writable=not call.spec.concurrent),
+            state=SlotState(self.cell.slots, locked=_lock_of(call.spec)),
             incarnation=self.incarnation,
             deadline_mono=call.deadline_mono,
+            reads=call.spec.reads,
         )
 
     # -- endings ---------------------------------------------------------------------
@@ -225,13 +258,18 @@ class SessionActor(LoopActor):
             cell.timestamp(),
         )
         changes = ctx.state.changes()
-        if not changes and not ctx.pushes and not cell.tokens_changed:
+        work = ctx.used_documents
+        if call.spec.reads and (work is None or not work.must_commit):
             cell.answer(call, frame, remember=True)
+            cell.note_activity()
             self.env.observe(call, "success")
             return None
         before = cell.on_its_way()
         if before is not None:
-            return self._complete_later(before, call, ctx, result)
+            return _Later(partial(self._complete_later, before, call, ctx, result))
+        if ctx.end_reason is not None:
+            self._end_session(call, ctx.end_reason, frame)
+            return None
         seq = cell.outbox.seq
         pushes = [
             cell.encode_push(method, params, seq + number)
@@ -239,20 +277,22 @@ class SessionActor(LoopActor):
         ]
         commit = cell.commit_of(
             slots=changes,
-            answer=LedgerRow(
-                request_id=call.id,
-                fingerprint=call.fingerprint,
-                frame=frame,
-                at=self.env.clock.now(),
-            ),
+            answer=None if call.spec.reads else cell.ledger_row(call, frame),
             pushes=tuple(PushRow(seq=seq + n, frame=push) for n, push in enumerate(pushes, 1)),
+            replies=cell.kept_with(call, frame, len(pushes)),
+            work=work,
         )
         call.committing = True
-        durable = cell.write(commit)
-        if durable is None:
-            self._committed(call, cell.slots, changes, pushes, frame)
-            return None
+        try:
+            durable = cell.write(commit)
+        except StoreError:
+            call.committing = False
+            call.kept = None
+            raise
         landed = partial(self._committed, call, cell.slots, changes, pushes, frame)
+        if durable is None:
+            landed()
+            return None
         return self._land(durable, call, landed)
 
     async def _complete_later(
@@ -275,9 +315,13 @@ class SessionActor(LoopActor):
             try:
                 await durable
             except Exception as error:
+                # RACE: from here on whoever ends this incarnation may answer the request.
+                call.committing = False
+                call.kept = None
                 if self.actor_ref.is_alive():
                     raise
-                self._tell_crashed(self.incarnation, call, error)
+                if not self._refused_by_store(call, error):
+                    self._tell_crashed(self.incarnation, call, error)
             else:
                 landed()
 
@@ -285,6 +329,29 @@ class SessionActor(LoopActor):
         # commit, and this incarnation may end before anybody awaits.
         self.cell.landing = self.env.loop.create_task(land(), name=f"commit {call!r}")
         return asyncio.shield(self.cell.landing)
+
+    def _refused_by_store(self, call: Call, error: BaseException) -> bool:
+        """Answer what the store did not take; False if the error is no such refusal."""
+        reply = refused_by_store(error) if isinstance(error, StoreError) else None
+        if reply is None:
+            return False
+        self._reply_error(call, reply)
+        return True
+
+    def _end_session(self, call: Call, reason: str, frame: bytes) -> None:
+        """The session ends with this answer, which leaves when that is durable."""
+        call.committing = True
+        ended = self.env.loop.create_future()
+        self.env.tell_supervisor(CloseSession(self.cell.sid, reason, ended))
+
+        def answer(ended: asyncio.Future[bool]) -> None:
+            if ended.cancelled() or ended.exception() is not None:
+                self._reply_error(call, store_busy_error())
+            else:
+                self.cell.answer(call, frame, remember=False)
+                self.env.observe(call, "success")
+
+        ended.add_done_callback(answer)
 
     def _committed(
         self,
@@ -302,7 +369,7 @@ class SessionActor(LoopActor):
                 slots[name] = data
         if pushes:
             cell.send_pushes(pushes)
-        cell.answer(call, frame, remember=True)
+        cell.answer(call, frame, remember=True, durable=True)
         self.env.observe(call, "success")
 
     def _reply_error(self, call: Call, error: ReplyError) -> None:
@@ -375,11 +442,25 @@ class SessionActor(LoopActor):
     # -- pykka's hooks ---------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Begin from the last commit: wait for one that is still on its way."""
-        landing = self.cell.landing
-        if landing is not None and not landing.done():
-            self.hold()
-            landing.add_done_callback(lambda _: self.release())
+        """Begin from the last commit, when this incarnation's number is durable (ADR 9)."""
+        awaited = [
+            landing
+            for landing in (self.cell.landing, self.cell.begun)
+            if landing is not None and not landing.done()
+        ]
+        if not awaited:
+            return
+        self.hold()
+        left = len(awaited)
+
+        def landed(_: asyncio.Future[None]) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self.release()
+
+        for landing in awaited:
+            landing.add_done_callback(landed)
 
     def on_failure(
         self,
@@ -394,3 +475,21 @@ class SessionActor(LoopActor):
 
     def _tell_crashed(self, incarnation: int, call: Call | None, error: BaseException) -> None:
         self.env.tell_supervisor(SessionCrashed(self.cell, incarnation, call, error))
+
+
+class _Later:
+    """An awaitable whose coroutine is made when it is awaited: its task may be cancelled before."""
+
+    __slots__ = ("_start",)
+
+    def __init__(self, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._start = start
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._start().__await__()
+
+
+def _lock_of(spec: MethodSpec) -> str | None:
+    if spec.reads:
+        return READS_ONLY
+    return CONCURRENT_ONLY if spec.concurrent else None

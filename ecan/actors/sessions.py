@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ecan.actors.lifecycle import State
@@ -14,20 +15,23 @@ from ecan.actors.messages import (
     TabsChanged,
 )
 from ecan.actors.reaper import expires_at_mono
-from ecan.actors.refusals import closed_error, failed_error
+from ecan.actors.refusals import closed_error, failed_error, store_busy_error
+from ecan.actors.replay import Replay, replay_in_session, replay_on_copy
 from ecan.actors.supervisor import SupervisorActor
 from ecan.actors.tokens import Token, digest, sid_of
-from ecan.errors import ReplyError, SupervisionError
+from ecan.errors import ReplyError, StoreUnavailableError, SupervisionError
 from ecan.observability import get_logger
 from ecan.protocol.codes import ErrorCode
 from ecan.protocol.frames import Sid
 from ecan.runtime import Mailbox, MailboxFullError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from ecan.actors.cell import Cell
     from ecan.actors.directory import Directory
     from ecan.actors.environment import Environment
-    from ecan.actors.guard import DeadLetters, PoisonGuard
+    from ecan.actors.guard import PoisonGuard
     from ecan.handlers.context import ConnectionContext, User
     from ecan.observability import Metrics
     from ecan.protocol.frames import Peer
@@ -66,12 +70,9 @@ class SessionService:
     Runs on: the loop.
     """
 
-    def __init__(
-        self, directory: Directory, guard: PoisonGuard, dead_letters: DeadLetters, metrics: Metrics
-    ) -> None:
+    def __init__(self, directory: Directory, guard: PoisonGuard, metrics: Metrics) -> None:
         self.directory = directory
         self.guard = guard
-        self.dead_letters = dead_letters
         self.supervisor_restarts = 0
         self._metrics = metrics
         self._mailbox = Mailbox(max_control=MAX_SUPERVISOR_MAIL)
@@ -90,7 +91,6 @@ class SessionService:
             self._env,
             self.directory,
             self.guard,
-            self.dead_letters,
             self._metrics,
             self._mailbox,
             self._supervisor_failed,
@@ -117,7 +117,7 @@ class SessionService:
         """Put a message into the supervisor's mailbox. Runs on: the loop."""
         self._mailbox.offer_control(message)
 
-    def _ask(self, kind: Any, *args: Any) -> asyncio.Future[Any]:
+    async def _ask(self, kind: Any, *args: Any) -> Any:
         reply = self._env.loop.create_future()
         try:
             self.tell_supervisor(kind(*args, reply))
@@ -125,7 +125,8 @@ class SessionService:
             raise ReplyError(
                 ErrorCode.BUSY, "The supervisor has too much to do.", retry_after_ms=1000
             ) from None
-        return reply
+        async with answering_for_the_store():
+            return await reply
 
     # -- for the gateway -------------------------------------------------------------
 
@@ -233,7 +234,9 @@ class SessionService:
             connection.bind(bound)
         else:
             # The client left before its login was answered: nobody has the secrets.
-            self._ask(CloseSession, bound.cell.sid, "abandoned")
+            reply = self._env.loop.create_future()
+            reply.add_done_callback(lambda reply: reply.cancelled() or reply.exception())
+            self.tell_supervisor(CloseSession(bound.cell.sid, "abandoned", reply))
 
     async def resume(
         self, ctx: ConnectionContext, last_seq: int | None, epoch: str | None
@@ -247,8 +250,8 @@ class SessionService:
 
         def replay() -> None:
             ctx.connection.bind(bound)
-            kept = cell.take_undelivered() if last_seq is not None else []
-            ctx.connection.peer.send_all(kept + missed.frames)
+            if last_seq is not None:
+                cell.hand_out(ctx.connection.peer, missed.frames)
 
         ctx.after_reply.append(replay)
         answer: dict[str, Any] = {"status": "resumed"}
@@ -270,12 +273,14 @@ class SessionService:
     async def refresh(self, ctx: ConnectionContext) -> dict[str, Any]:
         """See `ecan.handlers.ports.Sessions`."""
         bound = await self._of_request(ctx)
-        secret, record = bound.cell.tokens.refresh(
+        cell = bound.cell
+        secret, record = cell.refresh_token(
             bound.token, self._env.clock.now(), self._env.settings.token_ttl_s
         )
-        durable = bound.cell.commit_tokens()
-        if durable is not None:
-            await durable
+        async with answering_for_the_store():
+            durable = cell.write(cell.commit_of())
+            if durable is not None:
+                await durable
         if ctx.connection is not None:
             renewed = Bound(bound.cell, record)
             ctx.after_reply.append(lambda: ctx.connection.bind(renewed))
@@ -283,30 +288,39 @@ class SessionService:
 
     def renew_token(self, cell: Cell) -> dict[str, Any]:
         """See `SessionPort.renew_token`."""
-        cell.tokens.revoke_all()
-        secret, record = cell.tokens.issue(self._env.clock.now(), self._env.settings.token_ttl_s)
-        cell.tokens_changed = True  # written with the commit of the request that asks
-        return {"token": secret, "expires_at": record.expires_at}
+        secret, expires_at = cell.renew_tokens(
+            self._env.clock.now(), self._env.settings.token_ttl_s
+        )
+        return {"token": secret, "expires_at": expires_at}
 
-    def of_user(self, user_id: int) -> list[dict[str, Any]]:
+    async def of_user(self, user_id: int) -> list[dict[str, Any]]:
         """See `ecan.handlers.ports.Sessions`."""
-        listed = []
-        for sid in self.directory.of_user(user_id):
-            cell = self.directory.get(sid)
-            if cell is None:
-                listed.append({"sid": sid, "state": str(State.PASSIVATED), "tabs": 0})
-            else:
-                listed.append(
-                    {
-                        "sid": sid,
-                        "state": str(cell.state),
-                        "tabs": len(cell.tabs),
-                        "incarnation": cell.incarnation,
-                        "created_at": cell.created_at,
-                        "idle_s": round(self._env.clock.mono() - cell.last_active_mono, 1),
-                    }
-                )
-        return listed
+        async with answering_for_the_store():
+            rows = await self._env.store.of_user(user_id)
+        now = self._env.clock.now()
+        listed: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            if self.directory.reason(Sid(row.sid)) is not None:
+                continue
+            facts = row.facts
+            listed[row.sid] = {
+                "sid": row.sid,
+                "state": str(State.FAILED if facts.failed else State.PASSIVATED),
+                "tabs": 0,
+                "incarnation": row.incarnation,
+                "created_at": row.created_at,
+                "idle_s": round(max(0.0, now - facts.last_active_at), 1),
+            }
+        for cell in self.directory.of_user(user_id):
+            listed[cell.sid] = {
+                "sid": cell.sid,
+                "state": str(cell.state),
+                "tabs": len(cell.tabs),
+                "incarnation": cell.incarnation,
+                "created_at": cell.created_at,
+                "idle_s": round(self._env.clock.mono() - cell.last_active_mono, 1),
+            }
+        return list(listed.values())
 
     async def close(self, sid: str, reason: str) -> bool:
         """See `ecan.handlers.ports.Sessions`."""
@@ -314,7 +328,7 @@ class SessionService:
 
     async def close_user(self, user_id: int, reason: str, *, but: str | None = None) -> int:
         """See `ecan.handlers.ports.Sessions`."""
-        sids = [sid for sid in self.directory.of_user(user_id) if sid != but]
+        sids = [row["sid"] for row in await self.of_user(user_id) if row["sid"] != but]
         return sum(await asyncio.gather(*(self.close(sid, reason) for sid in sids)))
 
     async def steer(self, sid: str, command: str) -> None:
@@ -326,6 +340,23 @@ class SessionService:
         if await self._ask(FindSession, Sid(sid)) is None:
             raise SupervisionError("there is no such session")
         await self._ask(SteerSession, Sid(sid), command)
+
+    async def replay(self, crash_id: str, *, apply: bool = False) -> Replay:
+        """Run a dead letter again: on a copy of its session, or (``apply``) in it.
+
+        Raises:
+            SupervisionError: there is no such letter, method or session.
+            ReplyError: the params do not fit, or the session takes no requests.
+        """
+        letter = await self._env.store.letter(crash_id)
+        if letter is None:
+            raise SupervisionError("there is no such dead letter")
+        if not apply:
+            return await replay_on_copy(letter, self._env)
+        cell = await self._ask(FindSession, Sid(letter.sid))
+        if cell is None:
+            raise SupervisionError("its session is no more")
+        return await replay_in_session(letter, cell, self._env)
 
     def count(self) -> int:
         """See `ecan.handlers.ports.Sessions`."""
@@ -381,6 +412,19 @@ class SessionService:
                 for t in list(cell.transitions or ())[-10:]
             ],
         }
+
+
+@contextlib.asynccontextmanager
+async def answering_for_the_store() -> AsyncIterator[None]:
+    """A store that fails is an answer to the client, not a crash.
+
+    Raises:
+        ReplyError: BUSY.
+    """
+    try:
+        yield
+    except StoreUnavailableError:
+        raise store_busy_error() from None
 
 
 def invalid_token() -> ReplyError:

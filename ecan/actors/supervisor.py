@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.arrivals import Arrivals
@@ -26,20 +28,20 @@ from ecan.actors.reaper import Reaper
 from ecan.actors.refusals import closed_error, failed_error
 from ecan.actors.rest import Rest
 from ecan.actors.restart import RestartBudget
-from ecan.errors import ReplyError, SupervisionError
+from ecan.errors import ReplyError, StoreError, SupervisionError
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode, ErrorCode
 from ecan.runtime import LoopActor
+from ecan.store import Snapshot
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from ecan.actors.cell import Cell
     from ecan.actors.directory import Directory
     from ecan.actors.environment import Environment
-    from ecan.actors.guard import DeadLetters, PoisonGuard
+    from ecan.actors.guard import PoisonGuard
     from ecan.observability import Metrics
     from ecan.runtime import Mailbox
 
@@ -66,7 +68,6 @@ class SupervisorActor(LoopActor):
         env: Environment,
         directory: Directory,
         guard: PoisonGuard,
-        dead_letters: DeadLetters,
         metrics: Metrics,
         mailbox: Mailbox,
         on_failed: Callable[[BaseException], None],
@@ -75,14 +76,19 @@ class SupervisorActor(LoopActor):
         self.env = env
         self.directory = directory
         self.guard = guard
-        self.dead_letters = dead_letters
         self.metrics = metrics
         self._on_failed = on_failed
         self._incarnations = Incarnations(env, metrics)
         self._rest = Rest(
-            env, directory, self._incarnations, self._spawn, self._end_session, metrics
+            env,
+            directory,
+            self._incarnations,
+            self._spawn,
+            self._end_session,
+            lambda sid: self._arrivals.is_finding(sid),  # noqa: PLW0108 - made below
+            metrics,
         )
-        self._reaper = self._rest.reaper = Reaper(env, directory, self._rest)
+        self._reaper = self._rest.reaper = Reaper(env, directory, self._rest, self._spawn)
         self._arrivals = Arrivals(
             env,
             directory,
@@ -111,17 +117,16 @@ class SupervisorActor(LoopActor):
     # -- the actor -------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Rebuild the view from the directory: after a supervisor's own crash."""
-        # When a stored session was last used, the store is asked when it may be idle at last.
-        idle_mono = self.env.clock.mono() + self.env.settings.session_timeout_s
-        for sid in self.directory.stored():
-            self._reaper.schedule_at(sid, idle_mono)
+        """Build the view: from the directory, after a supervisor's own crash; from the store."""
+        self._reaper.look_in_store_at(self.env.clock.mono())
+        for sid, reason in self.directory.ending.items():
+            self._rest.forget(sid, reason)
         for cell in self.directory:
             if cell.state is State.STARTING and cell.incarnation == 0:
                 # Its creation ended with the last supervisor; nobody knows its secrets.
                 cell.transit(Event.CLOSED, "could not be stored")
                 self.directory.forget(cell)
-                self._spawn(self.env.store.delete(cell.sid))
+                self._rest.forget(cell.sid, "abandoned")
                 continue
             self._reaper.schedule(cell)
             if cell.state is State.RESTARTING:
@@ -131,8 +136,8 @@ class SupervisorActor(LoopActor):
             ):
                 self._lost(cell)
             elif cell.state is State.PASSIVATING:
-                self._spawn(self._rest.save_passivated(cell))
-            elif cell.state is State.PASSIVATED and cell.pending:
+                self._spawn(self._rest.settle(cell))
+            elif cell.state is State.PASSIVATED and cell.waits:
                 self._rest.wake(cell)
 
     def _lost(self, cell: Cell) -> None:
@@ -188,7 +193,7 @@ class SupervisorActor(LoopActor):
     def _crashed(self, message: SessionCrashed) -> None:
         cell, call = message.cell, message.call
         clock = self.env.clock
-        crash_id = record_crash(message, clock, self.guard, self.dead_letters, self.metrics)
+        crash_id, letter = record_crash(message, clock, self.guard, self.metrics)
         # A late message of an earlier incarnation is recorded and answered, no more.
         current = cell.incarnation == message.incarnation and cell.state in (
             State.ACTIVE,
@@ -204,7 +209,7 @@ class SupervisorActor(LoopActor):
             if call.started_mono == 0.0:
                 call.started_mono = clock.mono()
             self.env.observe(call, "crashed")
-            cell.refuse(call, reply)
+            cell.refuse(call, reply, letter=letter)
         if not current:
             return
         actor, cell.actor = cell.actor, None
@@ -222,8 +227,8 @@ class SupervisorActor(LoopActor):
         self.metrics.give_ups += 1
         log.error("session.failed", sid=cell.sid, user=cell.user.username, reason="crash_loop")
         cell.refuse_all(failed_error())
+        cell.facts_changed = True
         cell.notify("session.failed", {"reason": "crash_loop"})
-        self._spawn(self._rest.save(cell))
 
     def _restart_due(self, message: RestartDue) -> None:
         cell = message.cell
@@ -250,24 +255,40 @@ class SupervisorActor(LoopActor):
     # -- the end ---------------------------------------------------------------------
 
     def _close_session(self, message: CloseSession) -> None:
-        cell = self.directory.get(message.sid)
-        if cell is None:
-            self._spawn(self._close_stored(message), message.reply)
+        sid, reply = message.sid, message.reply
+        cell = self.directory.get(sid)
+        if cell is not None:
+            ended = self._end_session(cell, message.reason)
+        elif self.directory.reason(sid) is not None:
+            if not reply.done():
+                reply.set_result(False)
             return
-        self._end_session(cell, message.reason)
-        if not message.reply.done():
-            message.reply.set_result(True)
+        else:
+            # It may be on its way out of the store: `Arrivals` looks for its tombstone.
+            self._spawn(self._close_stored(message), reply)
+            return
+        ended.add_done_callback(partial(_pass_on, reply))
 
     async def _close_stored(self, message: CloseSession) -> None:
+        sid, reply = message.sid, message.reply
         try:
-            ended = await self._rest.end_stored(message.sid, message.reason)
-        except Exception as error:
-            refuse(message.reply, error)
-            raise
-        if not message.reply.done():
-            message.reply.set_result(ended)
+            found = await self.env.store.load(sid)
+        except StoreError as error:
+            refuse(reply, error)
+            return
+        cell = self.directory.get(sid)
+        if cell is not None:
+            # RACE: a tab came back while we looked it up.
+            ended = self._end_session(cell, message.reason)
+        elif isinstance(found, Snapshot) and self.directory.reason(sid) is None:
+            ended = self._rest.end_stored(sid, message.reason)
+        else:
+            if not reply.done():
+                reply.set_result(False)
+            return
+        ended.add_done_callback(partial(_pass_on, reply))
 
-    def _end_session(self, cell: Cell, reason: str) -> None:
+    def _end_session(self, cell: Cell, reason: str) -> asyncio.Future[bool]:
         cell.transit(Event.CLOSED, reason)
         cell.close_reason = reason
         error = closed_error(reason)
@@ -278,7 +299,7 @@ class SupervisorActor(LoopActor):
         self._incarnations.halt(cell, running)
         cell.tokens.revoke_all()
         cell.notify("session.closed", {"reason": reason})
-        self.directory.bury(cell.sid, cell.user.user_id, reason)
+        self.directory.bury(cell.sid, reason)
         self._reaper.cancel(cell.sid)
         self.metrics.session_closed(reason)
         log.info("session.closed", sid=cell.sid, user=cell.user.username, reason=reason)
@@ -287,24 +308,25 @@ class SupervisorActor(LoopActor):
                 peer.close(CloseCode.SESSION_KILLED, "An operator ended the session.")
         cell.tabs = {}
         cell.slots = {}
-        self._spawn(self.env.store.delete(cell.sid))
+        return self._rest.forget(cell.sid, reason)
 
     def _steer(self, message: SteerSession) -> None:
         cell = self.directory.get(message.sid)
         try:
             if cell is None:
                 raise SupervisionError("there is no such session in memory")  # noqa: TRY301
+            if message.command == "reset":
+                self._reset(cell, message.reply)
+                return
             {
                 "revive": self._revive,
-                "reset": self._reset,
                 "restart": self._restart,
                 "passivate": self._passivate_now,
             }[message.command](cell)
         except SupervisionError as error:
             refuse(message.reply, error)
         else:
-            if not message.reply.done():
-                message.reply.set_result(None)
+            _accomplish(message.reply)
 
     def _revive(self, cell: Cell) -> None:
         cell.transit(Event.REVIVED)
@@ -312,7 +334,7 @@ class SupervisorActor(LoopActor):
             cell.budget.reset()
         self._incarnations.restart(cell, "revived")
 
-    def _reset(self, cell: Cell) -> None:
+    def _reset(self, cell: Cell, reply: asyncio.Future[None]) -> None:
         """Start over with an empty state; the ledger stays, so nothing runs twice."""
         cell.transit(Event.RESET)
         self._incarnations.halt(
@@ -321,11 +343,28 @@ class SupervisorActor(LoopActor):
                 ErrorCode.CANCELLED, "An operator reset the session.", details={"reason": "reset"}
             ),
         )
-        cell.slots = {}
         if cell.budget is not None:
             cell.budget.reset()
-        self._incarnations.restart(cell, "reset")
-        self._spawn(self._rest.save(cell))
+        self._spawn(self._empty(cell, reply), reply)
+
+    async def _empty(self, cell: Cell, reply: asyncio.Future[None]) -> None:
+        """Delete a session's slots, in the store first; then it goes on."""
+        landing = cell.landing
+        if landing is not None and not landing.done():
+            await asyncio.wait([landing])  # it may still add to the slots
+        reason = "reset"
+        try:
+            durable = cell.write(cell.commit_of(slots=dict.fromkeys(cell.slots)))
+            if durable is not None:
+                await durable
+        except StoreError as error:
+            reason = "not reset"
+            refuse(reply, SupervisionError(f"nothing was reset: {error}"))
+        else:
+            cell.slots = {}
+            _accomplish(reply)
+        if cell.state is State.STARTING:
+            self._incarnations.restart(cell, reason)
 
     def _restart(self, cell: Cell) -> None:
         if cell.state is not State.ACTIVE:
@@ -333,7 +372,7 @@ class SupervisorActor(LoopActor):
         self._incarnations.replace(cell, Event.REPLACED, "operator")
 
     def _passivate_now(self, cell: Cell) -> None:
-        if cell.pending:
+        if cell.waits:
             raise SupervisionError("the session has requests in work")
         self._rest.passivate(cell)
 
@@ -341,3 +380,19 @@ class SupervisorActor(LoopActor):
         cell = message.cell
         if cell.state is not State.CLOSED and self.directory.get(cell.sid) is cell:
             self._reaper.schedule(cell)
+
+
+def _pass_on(reply: asyncio.Future[bool], ended: asyncio.Future[bool]) -> None:
+    """Tell whoever asked for the end of a session that it is durable, or is not."""
+    if ended.cancelled() or reply.done():
+        return
+    error = ended.exception()
+    if error is not None:
+        reply.set_exception(error)
+    else:
+        reply.set_result(True)
+
+
+def _accomplish(reply: asyncio.Future[None]) -> None:
+    if not reply.done():
+        reply.set_result(None)

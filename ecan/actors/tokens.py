@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
@@ -66,6 +66,10 @@ class Token:
         return not self.revoked and now < self.expires_at
 
 
+SavedTokens: TypeAlias = tuple[tuple[Token, float, bool], ...]
+"""A table as it was: tokens, when they expired, whether they were revoked."""
+
+
 class TokenTable:
     """The tokens of one session."""
 
@@ -114,6 +118,19 @@ class TokenTable:
             TokenRow(digest=token.digest, expires_at=token.expires_at)
             for token in self._tokens.values()
         )
+
+    def saved(self) -> SavedTokens:
+        """The table as it is, for `restore`."""
+        return tuple((t, t.expires_at, t.revoked) for t in self._tokens.values())
+
+    def restore(self, saved: SavedTokens) -> None:
+        """Back to how it was: the change could not be written. Newer tokens die."""
+        for token in self._tokens.values():
+            token.revoked = True
+        self._tokens.clear()
+        for token, expires_at, revoked in saved:
+            token.expires_at, token.revoked = expires_at, revoked
+            self._tokens[token.digest] = token
 
     def revoke_all(self) -> None:
         """Every token dies now, on every connection."""

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.cell import Ask
-from ecan.actors.messages import CloseSession
 from ecan.errors import HandlerError
 from ecan.protocol.codec import encode_pending, encode_push
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from ecan.actors.cell import Cell
     from ecan.actors.environment import Environment
     from ecan.handlers.context import User, UserContext
+    from ecan.store import DocumentPage, DocumentRow, Order
 
 
 class SessionView:
@@ -57,6 +57,7 @@ class SessionView:
         """See `SessionPort`."""
         cell = self.cell
         cell.touch()
+        cell.facts_changed = True  # written with the commit of the request that asks
         if seconds is not None:
             cell.keep_until_mono = self.env.clock.mono() + seconds
         return {"kept": True, "expires_in_s": round(self.env.expires_in_s(cell), 1)}
@@ -65,11 +66,9 @@ class SessionView:
         """See `SessionPort`."""
         return self.cell.cancel(request_id)
 
-    def end(self, reason: str) -> None:
+    def end(self, ctx: UserContext, reason: str) -> None:
         """See `SessionPort`."""
-        # The supervisor reads its mail in a later turn of the loop; the request that asks
-        # for this is answered in the current one.
-        self.env.tell_supervisor(CloseSession(self.cell.sid, reason, self.env.loop.create_future()))
+        ctx.end_reason = reason
 
     def renew_token(self) -> dict[str, Any]:
         """See `SessionPort`."""
@@ -96,6 +95,23 @@ class SessionView:
         call.origin.send(frame)
         for peer in call.waiters or ():
             peer.send(frame)
+
+    async def read_document(self, collection: str, key: str) -> DocumentRow | None:
+        """See `SessionPort`."""
+        return await self.env.store.document(self.cell.user.user_id, collection, key)
+
+    async def read_documents(
+        self, collection: str, *, prefix: str, order: Order, cursor: str | None, limit: int
+    ) -> DocumentPage:
+        """See `SessionPort`."""
+        return await self.env.store.documents(
+            self.cell.user.user_id,
+            collection,
+            prefix=prefix,
+            order=order,
+            cursor=cursor,
+            limit=limit,
+        )
 
     async def call(
         self, ctx: UserContext, method: str, params: Any, timeout_s: float | None

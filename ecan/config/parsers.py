@@ -169,13 +169,18 @@ def modules(text: str) -> tuple[str, ...]:
 
 
 def store(text: str) -> str:
-    """The store; the ones of later versions are refused by name."""
-    kind = re.split(r"[:/]", text.lower(), maxsplit=1)[0]
-    if kind in ("sqlite", "redis", "rediss"):
-        raise BadValueError(f"the {kind} store is not available in this version; allowed: memory")
-    if text.lower() != "memory":
+    """``memory``, or ``sqlite`` with or without a path."""
+    kind, _, path = text.partition(":")
+    kind = kind.lower()
+    if kind in ("redis", "rediss"):
+        raise BadValueError(
+            "the redis store is not available in this version; allowed: memory, sqlite[:path]"
+        )
+    if kind == "memory" and not path:
+        return kind
+    if kind != "sqlite":
         raise BadValueError
-    return "memory"
+    return f"{kind}:{path}" if path else kind
 
 
 def password(text: str) -> str:

@@ -81,7 +81,7 @@ class Settings:
     log_level: str = _setting("LOG_LEVEL", parsers.one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", "The least severe events that are logged.")
     log_format: str = _setting("LOG_FORMAT", parsers.one_of("console", "json", "auto"), "auto", "console, json or auto", "Form of the log; auto is console on a terminal, else json.")
     data_dir: Path = _setting("DATA_DIR", Path, Path("data"), "a directory", "Holds the admin socket and embedded databases.")
-    store: str = _setting("STORE", parsers.store, "memory", "memory", "Where snapshots of sessions are kept.")
+    store: str = _setting("STORE", parsers.store, "sqlite", "memory, sqlite or sqlite:PATH", "Where sessions are kept; memory forgets them with the process.")
     durability: str = _setting("DURABILITY", parsers.one_of("commit", "interval", "off"), "commit", "commit, interval or off", "When a change is safe: before its reply, within a second, or never.")
     session_timeout_s: float = _setting("SESSION_TIMEOUT", parsers.duration(), 86400.0, _DURATION_WORDS, "A session idle for so long is closed.")
     passivate_after_s: float = _setting("PASSIVATE_AFTER", parsers.duration(), 900.0, _DURATION_WORDS, "An idle session with a connection leaves memory after this.")

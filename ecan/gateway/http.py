@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 WEBSOCKET_PATHS = ("/", "/ws")
 
 
+UP = ("healthy", "degraded")
+"""Degraded: changes cannot be written now. Another server would not fare better."""
+
+
 class HttpAnswers:
     """Answers what is no WebSocket.
 
     Args:
-        health: ``(status, sessions)``; status is healthy, draining or starting.
+        health: ``(status, sessions)``; status is healthy, degraded, draining or starting.
         openrpc: the document of rpc.discover, encoded.
         connections: how many are open.
     """
@@ -91,7 +95,7 @@ class HttpAnswers:
                 "text/plain; charset=utf-8",
             )
         status, _ = self._health()
-        if status != "healthy" or self._connections() >= self._settings.max_connections:
+        if status not in UP or self._connections() >= self._settings.max_connections:
             return _response(
                 request,
                 503,
@@ -114,7 +118,7 @@ class HttpAnswers:
 
     def _answer_health(self, request: Request, path: str) -> Response:
         status, sessions = self._health()
-        ready = status == "healthy"
+        ready = status in UP
         body: dict[str, object]
         if path == "/health":
             body = {"status": status, "mode": self._settings.mode, "sessions": sessions}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from ecan.handlers.documents import CurrentUser, Work
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from ecan.handlers.state import State
 
 T = TypeVar("T")
+
+READS_ONLY = "the method is declared reads=True"
 
 current_context: ContextVar[HandlerContext] = ContextVar("ecan_handler_context")
 
@@ -133,9 +137,20 @@ class UserContext(HandlerContext):
         incarnation: which life of the session's actor runs this.
         deadline_mono: loop time at which the request is answered TIMEOUT.
         pushes: (method, params) to leave with the commit.
+        end_reason: the session ends with this request's answer, and why.
     """
 
-    __slots__ = ("_cancelled", "deadline_mono", "incarnation", "pushes", "session", "state")
+    __slots__ = (
+        "_cancelled",
+        "_documents",
+        "_reads",
+        "deadline_mono",
+        "end_reason",
+        "incarnation",
+        "pushes",
+        "session",
+        "state",
+    )
 
     def __init__(
         self,
@@ -147,6 +162,7 @@ class UserContext(HandlerContext):
         state: State,
         incarnation: int,
         deadline_mono: float,
+        reads: bool = False,
     ) -> None:
         # The base's assignments, without the call: this runs for every request.
         self.server = server
@@ -157,12 +173,27 @@ class UserContext(HandlerContext):
         self.incarnation = incarnation
         self.deadline_mono = deadline_mono
         self.pushes: list[tuple[str, Any]] = []
+        self.end_reason: str | None = None
+        self._reads = reads
+        self._documents: Work | None = None
         self._cancelled = False
 
     @property
-    def user(self) -> User:
-        """Who is logged in."""
-        return self.session.user
+    def user(self) -> CurrentUser:  # type: ignore[override]  # has all of User
+        """Who is logged in, and their documents: ``ctx.user.collection("notes")``."""
+        return CurrentUser(self.session.user, self)
+
+    @property
+    def documents(self) -> Work:
+        """What this request has read and written of the user's documents."""
+        if self._documents is None:
+            self._documents = Work(READS_ONLY if self._reads else None)
+        return self._documents
+
+    @property
+    def used_documents(self) -> Work | None:
+        """As `documents`, None if none was touched."""
+        return self._documents
 
     @property
     def sid(self) -> str:
@@ -193,7 +224,12 @@ class UserContext(HandlerContext):
         """Send a push to every tab of the session when this request commits.
 
         Runs on: loop or worker thread.
+
+        Raises:
+            RuntimeError: the method is declared ``reads=True``.
         """
+        if self._reads:
+            raise RuntimeError(f"{READS_ONLY}: it cannot push")
         self.pushes.append((method, params))
 
     def progress(self, result: Any) -> None:

@@ -144,7 +144,7 @@ def state_set(ctx: UserContext, params: KeyValue) -> dict[str, bool]:
     return {"ok": True}
 
 
-@handler("debug.state_get", inline=True)
+@handler("debug.state_get", inline=True, reads=True)
 def state_get(ctx: UserContext, params: Key) -> Any:
     """The value of a state slot; null if it is empty."""
     return ctx.state.get(params.key)

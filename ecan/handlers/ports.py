@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ecan.handlers.accounts.service import AccountService
     from ecan.handlers.context import ConnectionContext, User, UserContext
     from ecan.handlers.registry import Registry
+    from ecan.store import DocumentPage, DocumentRow, Order
 
 
 class SessionPort(Protocol):
@@ -36,14 +37,22 @@ class SessionPort(Protocol):
     def cancel(self, request_id: str) -> str:
         """Cancel a request: ``"cancelled"``, ``"cancelling"`` or ``"unknown"``."""
 
-    def end(self, reason: str) -> None:
-        """End this session once the running request is answered."""
+    def end(self, ctx: UserContext, reason: str) -> None:
+        """End this session; the request that asks is answered when that is durable."""
 
     def renew_token(self) -> dict[str, Any]:
         """Revoke every token of this session and issue one: ``{"token", "expires_at"}``."""
 
     def progress(self, ctx: UserContext, result: Any) -> None:
         """See `UserContext.progress`."""
+
+    async def read_document(self, collection: str, key: str) -> DocumentRow | None:
+        """A document of the session's user, as committed."""
+
+    async def read_documents(
+        self, collection: str, *, prefix: str, order: Order, cursor: str | None, limit: int
+    ) -> DocumentPage:
+        """A page of the user's documents: see `SessionStore.documents`."""
 
     async def call(
         self, ctx: UserContext, method: str, params: Any, timeout_s: float | None
@@ -87,7 +96,7 @@ class Sessions(Protocol):
             ``{"token", "expires_at"}``.
         """
 
-    def of_user(self, user_id: int) -> list[dict[str, Any]]:
+    async def of_user(self, user_id: int) -> list[dict[str, Any]]:
         """The user's sessions as `session.list` answers them."""
 
     async def close(self, sid: str, reason: str) -> bool:

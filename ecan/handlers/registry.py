@@ -78,6 +78,7 @@ class MethodSpec:
         role: the least role that may call it.
         concurrent: may overlap other requests of its session; cannot write session state.
         control: passes the session's queue (control lane); implies concurrent.
+        reads: changes nothing: its answer is not stored (ADR 9).
         activity: counts against the idle clock (P13).
         timeout_s: the method's own deadline, else ECAN_REQUEST_TIMEOUT.
         public: false for methods hidden from `rpc.discover`.
@@ -93,6 +94,7 @@ class MethodSpec:
     role: Role | None
     concurrent: bool
     control: bool
+    reads: bool
     activity: bool
     timeout_s: float | None
     public: bool
@@ -146,6 +148,7 @@ def handler(
     inline: bool = False,
     concurrent: bool = False,
     control: bool = False,
+    reads: bool = False,
     isolation: Literal["process"] | None = None,
     activity: bool = True,
     timeout_s: float | None = None,
@@ -165,6 +168,8 @@ def handler(
         inline: run a plain function on the loop itself; for microseconds only.
         concurrent: may overlap other requests of the session; state is read-only then.
         control: passes the queue; only for methods that never wait.
+        reads: it only looks. Writing state or documents and pushing are errors then, nothing
+            is written to the disk for it, and a retry after the server died looks again.
         isolation: ``"process"`` for CPU-bound functions.
         activity: whether a call keeps the session from being idle.
         timeout_s: deadline in seconds if the request brings none.
@@ -179,6 +184,7 @@ def handler(
             "inline": inline,
             "concurrent": concurrent or control,
             "control": control,
+            "reads": reads,
             "isolation": isolation,
             "activity": activity,
             "timeout_s": timeout_s,
@@ -251,6 +257,7 @@ def spec_of(function: Callable[..., Any]) -> MethodSpec:
         role=marks["role"],
         concurrent=marks["concurrent"],
         control=marks["control"],
+        reads=marks["reads"],
         activity=marks["activity"],
         timeout_s=marks["timeout_s"],
         public=marks["public"],

@@ -94,16 +94,16 @@ async def resume(ctx: ConnectionContext, params: Resume) -> dict[str, Any]:
     return await ctx.server.sessions.resume(ctx, params.last_seq, params.epoch)
 
 
-@handler("session.info", inline=True, control=True)
+@handler("session.info", inline=True, control=True, reads=True)
 def info(ctx: UserContext) -> dict[str, Any]:
     """The session as it is now: user, tabs, incarnation, queue, times."""
     return ctx.session.info(ctx)
 
 
-@handler("session.list", concurrent=True)
+@handler("session.list", concurrent=True, reads=True)
 async def list_sessions(ctx: UserContext) -> dict[str, Any]:
     """All sessions of the user; ``current`` marks the one that asks."""
-    rows = ctx.server.sessions.of_user(ctx.user.user_id)
+    rows = await ctx.server.sessions.of_user(ctx.user.user_id)
     return {"sessions": [{**row, "current": row["sid"] == ctx.sid} for row in rows]}
 
 
@@ -111,9 +111,9 @@ async def list_sessions(ctx: UserContext) -> dict[str, Any]:
 async def close(ctx: UserContext, params: Close) -> dict[str, str]:
     """Ends one of the user's sessions, this one included."""
     if params.sid == ctx.sid:
-        ctx.session.end("logout")
+        ctx.session.end(ctx, "logout")
         return {"closed": params.sid}
-    mine = {row["sid"] for row in ctx.server.sessions.of_user(ctx.user.user_id)}
+    mine = {row["sid"] for row in await ctx.server.sessions.of_user(ctx.user.user_id)}
     # The same answer for a stranger's session as for none: nobody learns that it exists.
     if params.sid not in mine or not await ctx.server.sessions.close(params.sid, "logout"):
         raise ReplyError(
@@ -124,7 +124,7 @@ async def close(ctx: UserContext, params: Close) -> dict[str, str]:
     return {"closed": params.sid}
 
 
-@handler("session.cancel", inline=True, control=True)
+@handler("session.cancel", inline=True, control=True, reads=True)
 def cancel(ctx: UserContext, params: Cancel) -> Cancelled:
     """Cancels a request of this session that waits or runs."""
     return {"status": ctx.session.cancel(params.request_id)}  # type: ignore[typeddict-item]

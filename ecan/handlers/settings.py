@@ -15,8 +15,13 @@ from ecan.protocol.codes import ErrorCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ecan.handlers.documents import Collection
+
 MAX_BYTES = 64 * 1024
 """Of the settings, and of the preferences' values: they are encoded at every change."""
+
+COLLECTION = "settings"
+"""Of the user's documents: every session of the user has the same settings."""
 
 PREFERENCES = "preferences"
 SETTINGS = "settings"
@@ -26,7 +31,7 @@ _short = attrs.validators.optional(attrs.validators.max_len(64))
 
 @attrs.define(kw_only=True)
 class Preferences:
-    """The state slot ``preferences``.
+    """The document ``preferences``.
 
     Attributes:
         language: for example ``en`` or ``zh-CN``; null: the browser's.
@@ -77,42 +82,42 @@ class SavedResult(TypedDict):
     message: str
 
 
-@handler("update_user_preferences", inline=True)
-def update_user_preferences(ctx: UserContext, params: UpdatePreferences) -> PreferencesResult:
+@handler("update_user_preferences")
+async def update_user_preferences(ctx: UserContext, params: UpdatePreferences) -> PreferencesResult:
     """Changes language, theme and other preferences of the interface.
+
+    All sessions of the user have the same ones.
 
     Raises:
         HandlerError: SETTINGS_TOO_LARGE, above 64 KiB.
     """
-    preferences = ctx.slot(PREFERENCES, Preferences)
+    preferences = await _preferences(ctx)
     if params.language is not None:
         preferences.language = params.language
     if params.theme is not None:
         preferences.theme = params.theme
     if params.values is not None:
         preferences.values = _merged(preferences.values, params.values)
+    ctx.user.collection(COLLECTION, Preferences).put(PREFERENCES, preferences)
     return {"preferences": attrs.asdict(preferences)}
 
 
-@handler("get_settings", inline=True, activity=False)
-def get_settings(ctx: UserContext, params: Any) -> SettingsResult:  # noqa: ARG001 - see below
+@handler("get_settings", activity=False, reads=True)
+async def get_settings(ctx: UserContext, params: Any) -> SettingsResult:  # noqa: ARG001 - see below
     """The user's settings and preferences.
 
     Params are not used: the existing client sends its user's name.
     """
-    # A look must not write: an empty slot stays empty.
-    kept = PREFERENCES in ctx.state
-    preferences = ctx.slot(PREFERENCES, Preferences) if kept else Preferences()
     return {
-        "settings": ctx.state.get(SETTINGS, {}),
-        "preferences": attrs.asdict(preferences),
+        "settings": await ctx.user.collection(COLLECTION).get(SETTINGS, {}),
+        "preferences": attrs.asdict(await _preferences(ctx)),
         "message": "Settings read.",
     }
 
 
-@handler("save_settings", inline=True)
-def save_settings(ctx: UserContext, params: Any) -> SavedResult:
-    """Merges settings key by key; null deletes a key.
+@handler("save_settings")
+async def save_settings(ctx: UserContext, params: Any) -> SavedResult:
+    """Merges settings key by key, for all of the user's sessions; null deletes a key.
 
     Takes ``{"settings": {…}}``; or the settings alone, as the existing client sends them.
 
@@ -120,14 +125,21 @@ def save_settings(ctx: UserContext, params: Any) -> SavedResult:
         HandlerError: SETTINGS_TOO_LARGE, above 64 KiB.
     """
     changes = _settings_of(params)
-    merged = _merged(ctx.state.get(SETTINGS, {}), changes)
-    ctx.state[SETTINGS] = merged
+    documents: Collection[dict[str, Any]] = ctx.user.collection(COLLECTION)
+    merged = _merged(await documents.get(SETTINGS, {}), changes)
+    documents.put(SETTINGS, merged)
     return {
         "saved": True,
         "settings": merged,
         "updated_fields": list(changes),
         "message": "Settings saved.",
     }
+
+
+async def _preferences(ctx: UserContext) -> Preferences:
+    documents = ctx.user.collection(COLLECTION, Preferences)
+    found: Preferences | None = await documents.get(PREFERENCES)
+    return found if found is not None else Preferences()
 
 
 def _settings_of(params: Any) -> dict[str, Any]:

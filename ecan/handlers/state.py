@@ -35,6 +35,58 @@ _ROUND_TRIPS = frozenset({int, str, bool, type(None)})
 _GONE: Any = object()
 
 
+def encode(name: str, value: Any, type_: Any = None) -> bytes:
+    """A value as it is stored: JSON.
+
+    Args:
+        name: of the slot or document, for messages.
+        value: JSON-able; with a type, structured.
+        type_: None: the value is JSON by itself.
+
+    Raises:
+        SlotError: it is not.
+    """
+    try:
+        if type_ is not None:
+            return exact(orjson.dumps(_UNSTRUCTURE.unstructure(value, type_)))
+        return exact(orjson.dumps(value, option=_JSON_ONLY))
+    except TypeError as error:
+        raise SlotError(name, f"cannot be stored: {error}") from error
+
+
+def decode(name: str, data: bytes, type_: Any = None) -> Any:
+    """What `encode` made of a value.
+
+    Raises:
+        SlotError: what is stored does not fit the type.
+    """
+    value = orjson.loads(data)
+    if type_ is None:
+        return value
+    try:
+        return CONVERTER.structure(value, type_)
+    except Exception as error:
+        raise SlotError(name, f"does not fit {type_.__name__}: {error}") from error
+
+
+def check_round_trip(name: str, value: Any, data: bytes, type_: Any = None) -> None:
+    """See that a value reads back as it was: on the day it is written, not on a later one.
+
+    Raises:
+        SlotError: it does not.
+    """
+    if type_ is None and type(value) in _ROUND_TRIPS:
+        return
+    try:
+        again = orjson.loads(data)
+        if type_ is not None:
+            again = CONVERTER.structure(again, type_)
+    except Exception as error:
+        raise SlotError(name, f"is stored but cannot be read back: {error}") from error
+    if again != value:
+        raise SlotError(name, "reads back as something else (a tuple, NaN or a set, perhaps)")
+
+
 class State(MutableMapping[str, Any]):
     """The slots of one session, as one request sees them.
 
@@ -42,16 +94,16 @@ class State(MutableMapping[str, Any]):
 
     Args:
         committed: slot name to bytes; shared with the session, never changed here.
-        writable: False for `concurrent` methods.
+        locked: why nothing may be written, in words; None: it may.
     """
 
-    __slots__ = ("_committed", "_live", "_types", "_writable")
+    __slots__ = ("_committed", "_live", "_locked", "_types")
 
-    def __init__(self, committed: Mapping[str, bytes], *, writable: bool = True) -> None:
+    def __init__(self, committed: Mapping[str, bytes], *, locked: str | None = None) -> None:
         self._committed = committed
         self._live: dict[str, Any] = {}
         self._types: dict[str, Any] = {}
-        self._writable = writable
+        self._locked = locked
 
     def __getitem__(self, name: str) -> Any:
         value = self._live.get(name, _GONE)
@@ -108,10 +160,7 @@ class State(MutableMapping[str, Any]):
         if live is not _GONE:
             raise SlotError(name, f"holds {type(live).__name__}, not {type_.__name__}")
         if name in self._committed and name not in self._live:
-            try:
-                value = CONVERTER.structure(orjson.loads(self._committed[name]), type_)
-            except Exception as error:
-                raise SlotError(name, f"does not fit {type_.__name__}: {error}") from error
+            value: T = decode(name, self._committed[name], type_)
         else:
             self._check_writable(name)
             value = type_()
@@ -133,35 +182,14 @@ class State(MutableMapping[str, Any]):
                 if before is not None:
                     changed[name] = None
                 continue
-            after = self._encode(name, value)
+            type_ = self._types.get(name)
+            after = encode(name, value, type_)
             if after != before:
                 self._check_writable(name)
-                self._check_round_trip(name, value, after)
+                check_round_trip(name, value, after, type_)
                 changed[name] = after
         return changed
 
-    def _encode(self, name: str, value: Any) -> bytes:
-        type_ = self._types.get(name)
-        try:
-            if type_ is not None:
-                return exact(orjson.dumps(_UNSTRUCTURE.unstructure(value, type_)))
-            return exact(orjson.dumps(value, option=_JSON_ONLY))
-        except TypeError as error:
-            raise SlotError(name, f"cannot be stored: {error}") from error
-
-    def _check_round_trip(self, name: str, value: Any, data: bytes) -> None:
-        type_ = self._types.get(name)
-        if type_ is None and type(value) in _ROUND_TRIPS:
-            return
-        try:
-            again = orjson.loads(data)
-            if type_ is not None:
-                again = CONVERTER.structure(again, type_)
-        except Exception as error:
-            raise SlotError(name, f"is stored but cannot be read back: {error}") from error
-        if again != value:
-            raise SlotError(name, "reads back as something else (a tuple, NaN or a set, perhaps)")
-
     def _check_writable(self, name: str) -> None:
-        if not self._writable:
-            raise SlotError(name, "concurrent methods cannot write session state")
+        if self._locked is not None:
+            raise SlotError(name, self._locked)

@@ -68,36 +68,43 @@ class InitializationProgress(TypedDict):
     fully_ready: bool
 
 
-@handler("ping", scope=Scope.ANY, inline=True, control=True, activity=False)
+@handler("ping", scope=Scope.ANY, inline=True, reads=True, control=True, activity=False)
 def ping(ctx: HandlerContext, params: Any) -> Pong:
     """Answers at once, past everything that waits; keeps no session alive."""
     session = ctx.session.brief() if isinstance(ctx, UserContext) else {}
     return cast("Pong", {"pong": True, "time": time.time_ns() // 1_000_000, **session})
 
 
-@handler("echo", scope=Scope.ANY, inline=True)
+@handler("echo", scope=Scope.ANY, inline=True, reads=True)
 def echo(ctx: HandlerContext, params: Any) -> Any:
     """Returns its params, without credentials."""
     return params
 
 
-@handler("get_version", scope=Scope.ANY, inline=True, concurrent=True, activity=False)
+@handler("get_version", scope=Scope.ANY, inline=True, reads=True, concurrent=True, activity=False)
 def get_version(ctx: HandlerContext) -> Version:
     """Which server this is, and which version of the protocol it speaks."""
     return {"version": __version__, "name": NAME, "protocol": PROTOCOL}
 
 
-@handler("health_check", scope=Scope.ANY, inline=True, concurrent=True, activity=False)
+@handler("health_check", scope=Scope.ANY, inline=True, reads=True, concurrent=True, activity=False)
 def health_check(ctx: HandlerContext) -> Health:
     """Whether the server takes work, as `GET /health`."""
     return {
-        "status": "draining" if ctx.server.is_draining() else "healthy",
+        "status": ctx.server.status()["status"],
         "mode": ctx.server.settings.mode,
         "sessions": ctx.server.sessions.count(),
     }
 
 
-@handler("get_system_status", scope=Scope.ANY, inline=True, concurrent=True, activity=False)
+@handler(
+    "get_system_status",
+    scope=Scope.ANY,
+    inline=True,
+    reads=True,
+    concurrent=True,
+    activity=False,
+)
 def get_system_status(ctx: HandlerContext) -> dict[str, Any]:
     """How the server is; admins see more."""
     status = ctx.server.status()
@@ -107,7 +114,12 @@ def get_system_status(ctx: HandlerContext) -> dict[str, Any]:
 
 
 @handler(
-    "get_initialization_progress", scope=Scope.ANY, inline=True, concurrent=True, activity=False
+    "get_initialization_progress",
+    scope=Scope.ANY,
+    inline=True,
+    reads=True,
+    concurrent=True,
+    activity=False,
 )
 def get_initialization_progress(ctx: HandlerContext) -> InitializationProgress:
     """Whether the application may be shown; polled by the client before the login page."""
@@ -124,7 +136,7 @@ def get_initialization_progress(ctx: HandlerContext) -> InitializationProgress:
     }
 
 
-@handler("rpc.discover", scope=Scope.ANY, inline=True, concurrent=True, activity=False)
+@handler("rpc.discover", scope=Scope.ANY, inline=True, reads=True, concurrent=True, activity=False)
 def discover(ctx: HandlerContext) -> dict[str, Any]:
     """The OpenRPC document of all methods, as `GET /openrpc.json`."""
     return discover_document(ctx.server.registry)

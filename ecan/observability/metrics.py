@@ -77,6 +77,7 @@ GAUGES = {
     "worker_threads": (None, "Threads of synchronous handlers."),
     "worker_zombies": (None, "Threads whose handler was abandoned at its deadline and still runs."),
     "dead_letters": (None, "Crashing requests kept."),
+    "store_degraded": (None, "1 while changes cannot be written."),
     "draining": (None, "1 while the server shuts down."),
 }
 """What may be given to `Metrics.gauge_callback`."""
@@ -123,9 +124,13 @@ def _add(counts: dict[str, int], label: str) -> None:
 class Metrics:
     """All figures of one server; every attribute named in `COUNTERS` is a plain integer.
 
+    Attributes:
+        dead_letters: kept before the start, and written since.
+
     Runs on: the loop, but for `render` and scrapes, which may come from any thread.
     """
 
+    dead_letters: int
     frames_in: int
     frames_out: int
     bytes_in: int
@@ -146,6 +151,7 @@ class Metrics:
         *COUNTERS,
         "_gauges",
         "_labelled",
+        "dead_letters",
         "loop_lag",
         "mailbox_depth",
         "methods",
@@ -156,6 +162,7 @@ class Metrics:
         for name in COUNTERS:
             setattr(self, name, 0)
         self.methods: dict[str, MethodMetrics] = {}
+        self.dead_letters = 0
         self.loop_lag = Histogram(SECONDS)
         self.mailbox_depth = Histogram(DEPTHS)
         self._labelled: dict[str, dict[str, int]] = {name: {} for name in LABELLED}

@@ -151,7 +151,7 @@ async def change_password(ctx: UserContext, params: ChangePassword) -> dict[str,
     return {"message": text("change_password", ctx.user.lang), **ctx.session.renew_token()}
 
 
-@handler("get_last_login", scope=Scope.ANY)
+@handler("get_last_login", scope=Scope.ANY, reads=True)
 async def get_last_login(ctx: HandlerContext, params: GetLastLogin) -> dict[str, Any]:  # noqa: ARG001 - whoever asks learns of themselves only
     """The user's previous login; before login always null, so that it tells nobody who exists."""
     try:

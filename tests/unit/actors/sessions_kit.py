@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import orjson
 
-from ecan.actors import DeadLetters, Directory, Environment, PoisonGuard, SessionService
+from ecan.actors import Directory, Environment, PoisonGuard, SessionService
 from ecan.actors.call import Call
 from ecan.actors.cell import Cell
 from ecan.actors.ledger import fingerprint
@@ -244,9 +244,8 @@ class World:
         self.metrics = Metrics()
         self.store = store or MemoryStore()
         self.guard = PoisonGuard()
-        self.dead_letters = DeadLetters()
         self.directory = Directory()
-        self.sessions = SessionService(self.directory, self.guard, self.dead_letters, self.metrics)
+        self.sessions = SessionService(self.directory, self.guard, self.metrics)
         self.workers = WorkerThreads(256)
         self.processes = ProcessLane(1)
         self.observed: list[tuple[str, str]] = []

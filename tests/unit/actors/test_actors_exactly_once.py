@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sessions_kit import Tab, World, a_world
 
-from ecan.actors.cell import MAX_UNDELIVERED
+from ecan.actors.outbox import MAX_FRAMES
 from ecan.actors.outbox import MAX_FRAMES
 from ecan.errors import ReplyError
 
@@ -161,11 +161,11 @@ async def test_p8_undelivered_replies_are_bounded() -> None:
     async with a_world(mailbox_size=2000) as world:
         tab = await world.open()
         tab.peer.is_open = False
-        for n in range(MAX_UNDELIVERED + 5):
+        for n in range(MAX_FRAMES + 5):
             tab.send("t.note", n)
         await world.until(lambda: not tab.cell.pending)
         frames = tab.cell.take_undelivered()
-        assert len(frames) == MAX_UNDELIVERED
+        assert len(frames) == MAX_FRAMES
         assert b'"result":5,' in frames[0]
         for _ in range(3):
             tab.send("t.note", "x" * 500_000)

@@ -101,14 +101,14 @@ def user_ctx(
     committed: dict[str, bytes] | None = None,
     *,
     role: str = "user",
-    writable: bool = True,
+    locked: str | None = None,
 ) -> UserContext:
     return UserContext(
         server,  # type: ignore[arg-type]
         "m",
         "1",
         session=FakeSession(role),  # type: ignore[arg-type]
-        state=State(committed or {}, writable=writable),
+        state=State(committed or {}, locked=locked),
         incarnation=1,
         deadline_mono=0.0,
     )

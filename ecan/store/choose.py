@@ -1,0 +1,34 @@
+"""Which store the settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecan.store.memory import MemoryStore
+from ecan.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from ecan.config import Settings
+    from ecan.store.base import SessionStore
+
+SESSIONS_FILE = "sessions.sqlite3"
+
+
+def sqlite_path(settings: Settings) -> Path | None:
+    """The file of ``ECAN_STORE=sqlite[:path]``; None: another store is chosen.
+
+    A relative path is one below ECAN_DATA_DIR.
+    """
+    kind, _, path = settings.store.partition(":")
+    if kind != "sqlite":
+        return None
+    return settings.data_dir / Path(path or SESSIONS_FILE).expanduser()
+
+
+def make_store(settings: Settings) -> SessionStore:
+    """The store of a server, not open yet."""
+    path = sqlite_path(settings)
+    if path is None:
+        return MemoryStore()
+    return SqliteStore(path, durability=settings.durability)  # type: ignore[arg-type]  # one of them
