@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
 MAX_LEDGER_ROWS = 256
-"""Answers kept of a session (P10). A store may keep up to `LEDGER_SLACK` more, and trims in groups."""
+"""Answers kept of a session (P10); a store may keep `LEDGER_SLACK` more, and trims in groups."""
 
 LEDGER_SLACK = 64
 
@@ -154,7 +154,7 @@ class Snapshot:
 
 @attrs.frozen(kw_only=True)
 class Ended:
-    """A session that is no more, and why: ``logout``, ``idle``, ``killed`` …"""
+    """A session that is no more, and why: ``logout``, ``idle``, ``killed`` and so on."""
 
     reason: str
 
@@ -328,7 +328,7 @@ class SessionStore(Protocol):
         """The session as committed, or why it is no more; None: it never was, or long ago."""
 
     async def delete(self, sid: str, reason: str) -> bool:
-        """End the session and remember why; False if there is none (the reason is kept then too)."""
+        """End the session and remember why, even if there is none (then False)."""
 
     async def count(self) -> int:
         """How many sessions are stored."""
@@ -358,7 +358,12 @@ class SessionStore(Protocol):
         """A page of a collection, as of one moment.
 
         Args:
+            user_id: whose.
+            collection: its name.
+            prefix: only keys that begin with it.
+            order: see `Order`.
             cursor: from the page before, with the same prefix and order.
+            limit: most documents of a page.
 
         Raises:
             ValueError: the cursor is none of ours.
