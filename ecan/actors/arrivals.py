@@ -135,9 +135,8 @@ class Arrivals:
         sid = message.sid
         cell = self._directory.get(sid)
         if cell is not None:
-            if not cell.tabs:
-                # RACE: it must not be evicted between being found and being bound.
-                cell.detached_mono = self._env.clock.mono()
+            # RACE: it must not be evicted between being found and being bound.
+            cell.found_mono = self._env.clock.mono()
             if not message.reply.done():
                 message.reply.set_result(cell)
             return
@@ -168,6 +167,7 @@ class Arrivals:
                     metrics=self._metrics,
                     wake=self._wake,
                 )
+                cell.found_mono = self._env.clock.mono()
                 self._directory.add(cell)
                 self._reaper.schedule(cell)
         except Exception as problem:  # noqa: BLE001 - told to whoever asked

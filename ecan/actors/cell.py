@@ -84,8 +84,8 @@ class Cell(Record):
     Attributes:
         state: changed by `transit` only.
         actor: the current actor; the one strong reference to it.
-        begun: the commit of the current incarnation's number on its way to the store.
         tabs: open connections bound to this session, by connection id.
+        found_mono: when it was last looked for; it is not evicted right after.
         pending: accepted requests whose answer has not been given, by request id.
         bucket: the gateway's rate limit of this session.
     """
@@ -96,13 +96,13 @@ class Cell(Record):
         "_wake",
         "actor",
         "asks",
-        "begun",
         "bucket",
         "budget",
         "close_reason",
         "concurrent",
         "detached_mono",
         "expiring_told",
+        "found_mono",
         "mailbox",
         "pending",
         "tabs",
@@ -124,7 +124,6 @@ class Cell(Record):
     ) -> None:
         super().__init__(sid, key, user, clock, **record)
         self.actor: SessionActor | None = None
-        self.begun: asyncio.Future[None] | None = None
         self.mailbox = Mailbox(max_items=mailbox_size)
         self.tabs: dict[ConnectionId, Peer] = {}
         self.pending: dict[str, Call] = {}
@@ -137,6 +136,7 @@ class Cell(Record):
         self.bucket: Any = None
         self.timer: Any = None
         self.detached_mono = self.last_active_mono
+        self.found_mono = 0.0
         self.expiring_told = False
         self._wake = wake
         self._deadline_at = 0.0

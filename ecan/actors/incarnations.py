@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ecan.actors.lifecycle import Event
+import attrs
+
+from ecan.actors.lifecycle import Event, State
 from ecan.actors.messages import RestartDue
 from ecan.actors.session import SessionActor
 from ecan.errors import ReplyError
@@ -12,6 +15,8 @@ from ecan.observability import get_logger
 from ecan.protocol.codes import ErrorCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ecan.actors.cell import Cell
     from ecan.actors.environment import Environment
     from ecan.observability import Metrics
@@ -29,25 +34,41 @@ class Incarnations:
         self._env = env
         self._metrics = metrics
 
-    def start(self, cell: Cell) -> None:
+    def start(self, cell: Cell, then: Callable[[], None] | None = None) -> None:
         """Begin an incarnation over the cell's mailbox.
 
-        Its number is committed before it serves (ADR 9); that of the first one was with
-        the session's creation. If the store fails it serves all the same, to readers.
+        Its number is committed before there is an actor that could tell it (ADR 9); that
+        of the first one came with the session's creation. If the store fails the
+        incarnation begins all the same, for those who only read.
         """
-        cell.incarnation += 1
-        if cell.incarnation > FIRST:
+        number = cell.incarnation + 1
+        durable = None
+        if number > FIRST:
             cell.facts_changed = True
-            cell.begun = cell.write_quietly(cell.commit_of())
+            commit = attrs.evolve(cell.commit_of(), incarnation=number, begins=True)
+            durable = cell.write_quietly(commit)
+        if durable is None:
+            self._begin(cell, number, then)
+        else:
+            durable.add_done_callback(lambda _: self._begin(cell, number, then))
+
+    def _begin(self, cell: Cell, number: int, then: Callable[[], None] | None) -> None:
+        if cell.state is not State.STARTING or cell.incarnation >= number:
+            return  # RACE: closed meanwhile, or begun by another supervisor
+        cell.incarnation = number
         actor = SessionActor(cell, self._env)
         cell.actor = actor
         cell.transit(Event.STARTED)
         actor.begin()
+        if then is not None:
+            then()
 
     def restart(self, cell: Cell, reason: str) -> None:
         """Begin the next incarnation and tell the tabs."""
         cell.restarts += 1
-        self.start(cell)
+        self.start(cell, partial(self._restarted, cell, reason))
+
+    def _restarted(self, cell: Cell, reason: str) -> None:
         self._metrics.restarts += 1
         log.info("session.restarted", sid=cell.sid, incarnation=cell.incarnation, reason=reason)
         cell.notify("session.restarted", {"incarnation": cell.incarnation, "reason": reason})

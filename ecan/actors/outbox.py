@@ -113,7 +113,9 @@ class Outbox:
         if last_seq is None:
             return Missed([], None)
         if epoch is not None and epoch != self.epoch:
-            last_seq = 0
+            # What it saw cannot be told from what it missed: all before is a gap.
+            frames = _merged(list(self._frames or ()), self.replies)
+            return Missed(frames, (1, self.seq - len(self._frames or ())))
         last_seq = min(max(last_seq, 0), self.seq)
         kept = [(number, frame) for number, frame in self._frames or () if number > last_seq]
         gone = self.seq - last_seq - len(kept)

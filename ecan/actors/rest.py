@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ecan.actors.lifecycle import Event, State
 from ecan.actors.messages import refuse
+from ecan.actors.reaper import EVICT_AFTER_S
 from ecan.actors.refusals import RetryError
 from ecan.errors import ReplyError, StoreError
 from ecan.observability import get_logger
@@ -110,12 +111,21 @@ class Rest:
             return
         if cell.waits:
             self.wake(cell)
-        elif cell.tabs or self._env.clock.mono() < cell.detached_mono + FOUND_GRACE_S:
+        elif cell.tabs:
             self.reaper.schedule(cell)
+        elif self._must_stay(cell):
+            self.reaper.schedule_at(cell.sid, self._env.clock.mono() + EVICT_AFTER_S)
         else:
             self._directory.evict(cell)
             self.reaper.cancel(cell.sid)
             self.reaper.stored(cell)
+
+    def _must_stay(self, cell: Cell) -> bool:
+        """Whether it was just looked for, or memory has what the store has not: its crashes."""
+        now = self._env.clock.mono()
+        if now < cell.found_mono + FOUND_GRACE_S:
+            return True
+        return cell.budget is not None and cell.budget.counts(now)
 
     def wake(self, cell: Cell) -> None:
         """A request waits for a passivated session."""

@@ -72,6 +72,10 @@ class RestartBudget:
             return None
         return backoff_s(self.in_a_row, random)
 
+    def counts(self, now_mono: float) -> bool:
+        """Whether there are crashes that still count."""
+        return bool(self.crashes) and now_mono - self.crashes[-1] < WINDOW_S
+
     def reset(self) -> None:
         """Forget all crashes: an operator revived the session."""
         self.crashes.clear()

@@ -442,25 +442,11 @@ class SessionActor(LoopActor):
     # -- pykka's hooks ---------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Begin from the last commit, when this incarnation's number is durable (ADR 9)."""
-        awaited = [
-            landing
-            for landing in (self.cell.landing, self.cell.begun)
-            if landing is not None and not landing.done()
-        ]
-        if not awaited:
-            return
-        self.hold()
-        left = len(awaited)
-
-        def landed(_: asyncio.Future[None]) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                self.release()
-
-        for landing in awaited:
-            landing.add_done_callback(landed)
+        """Begin from the last commit: wait for one that is still on its way."""
+        landing = self.cell.landing
+        if landing is not None and not landing.done():
+            self.hold()
+            landing.add_done_callback(lambda _: self.release())
 
     def on_failure(
         self,

@@ -131,7 +131,9 @@ class SupervisorActor(LoopActor):
             self._reaper.schedule(cell)
             if cell.state is State.RESTARTING:
                 self._incarnations.restart_later(cell, 0.0)
-            elif cell.state in (State.ACTIVE, State.STARTING) and (
+            elif cell.state is State.STARTING:
+                self._incarnations.start(cell)
+            elif cell.state is State.ACTIVE and (
                 cell.actor is None or not cell.actor.actor_ref.is_alive()
             ):
                 self._lost(cell)
@@ -142,6 +144,10 @@ class SupervisorActor(LoopActor):
 
     def _lost(self, cell: Cell) -> None:
         """Its crash was on the way to the supervisor that crashed itself."""
+        if cell.actor is None:
+            cell.transit(Event.REPLACED, "lost")
+            self._incarnations.restart(cell, "lost")
+            return
         error = RuntimeError("the session's actor was found dead")
         self._crashed(SessionCrashed(cell, cell.incarnation, None, error))
 
@@ -195,9 +201,10 @@ class SupervisorActor(LoopActor):
         clock = self.env.clock
         crash_id, letter = record_crash(message, clock, self.guard, self.metrics)
         # A late message of an earlier incarnation is recorded and answered, no more.
-        current = cell.incarnation == message.incarnation and cell.state in (
-            State.ACTIVE,
-            State.STARTING,
+        current = (
+            cell.incarnation == message.incarnation
+            and cell.state is State.ACTIVE
+            and cell.actor is not None
         )
         delay_s: float | None = None
         if current:

@@ -137,8 +137,8 @@ class Snapshot:
     Attributes:
         seq: of the last push.
         ledger: oldest first, at most `MAX_LEDGER_ROWS`.
-        used: hashes (`id_hash`) of ids that are older than the ledger; at most
-            `MAX_USED_LOADED`, so not always all.
+        used: hashes (`id_hash`) of ids that are older than the ledger, oldest first; at
+            most the newest `MAX_USED_LOADED`, so not always all.
         pushes, replies: oldest first.
     """
 
@@ -164,8 +164,11 @@ class Expiring:
     """Answer of `SessionStore.expiring`.
 
     Attributes:
-        sids: sessions that have been idle for too long, the longest first.
-        next_at: UTC epoch seconds before which no other one will be; None: there is none.
+        sids: sessions that have been idle for too long, the longest first. They are
+            answered again until they are deleted or committed as active.
+        next_at: UTC epoch seconds before which no session but those in `sids` will be; a
+            bound, it may turn out later. In the past only if there were more than the limit.
+            None: there are no others.
     """
 
     sids: tuple[str, ...]
@@ -258,6 +261,8 @@ class Commit:
 
     Attributes:
         incarnation: that did it; the store keeps the highest it has seen.
+        begins: the incarnation is about to begin. Its number must never be given again, so
+            even a store that may lose commits writes this one before it is done.
         slots: changed slots; None deletes.
         answer: the reply for the ledger. `IdUsedError` if its id is older than the ledger.
         pushes: sequence numbers follow on from those committed before.
@@ -273,6 +278,7 @@ class Commit:
 
     sid: str
     incarnation: int
+    begins: bool = False
     slots: dict[str, bytes | None] = attrs.field(factory=dict)
     answer: LedgerRow | None = None
     pushes: tuple[PushRow, ...] = ()
@@ -366,11 +372,14 @@ class SessionStore(Protocol):
             limit: most documents of a page.
 
         Raises:
-            ValueError: the cursor is none of ours.
+            ValueError: the cursor is none of ours, or the limit less than 1.
         """
 
     async def letters(self, limit: int, before: str | None = None) -> Sequence[LetterRow]:
-        """Dead letters, newest first; ``before`` is the last crash id of the page before."""
+        """Dead letters, newest first; ``before`` is the last crash id of the page before.
+
+        Behind a letter that is not there any more there is nothing.
+        """
 
     async def letter(self, crash_id: str) -> LetterRow | None:
         """One dead letter."""

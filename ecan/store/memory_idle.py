@@ -16,7 +16,7 @@ from ecan.store.base import Expiring
 if TYPE_CHECKING:
     from ecan.store.base import Facts
 
-_Entry: TypeAlias = tuple[float, int, str]
+_Entry: TypeAlias = tuple[float, str, int]
 
 
 class IdleIndex:
@@ -49,14 +49,14 @@ class IdleIndex:
     def expiring(self, now_at: float, timeout_s: float, limit: int) -> Expiring:
         """See `SessionStore.expiring`."""
         while (entry := self._top(self._held)) and entry[0] <= now_at:
-            self._place(self._idle, self._facts[entry[2]].last_active_at, entry[2])
+            self._place(self._idle, self._facts[entry[1]].last_active_at, entry[1])
         due: list[_Entry] = []
         while (entry := self._top(self._idle)) and entry[0] + timeout_s <= now_at:
-            facts = self._facts[entry[2]]
+            facts = self._facts[entry[1]]
             if facts.last_active_at != entry[0]:
-                self._place(self._idle, facts.last_active_at, entry[2])
+                self._place(self._idle, facts.last_active_at, entry[1])
             elif facts.keep_until_at > now_at:
-                self._place(self._held, facts.keep_until_at, entry[2])
+                self._place(self._held, facts.keep_until_at, entry[1])
             elif len(due) < limit:
                 due.append(heapq.heappop(self._idle))
             else:
@@ -65,14 +65,14 @@ class IdleIndex:
         nexts += [entry[0]] if (entry := self._top(self._held)) else []
         for entry in due:  # until they are deleted
             heapq.heappush(self._idle, entry)
-        return Expiring(sids=tuple(sid for _, _, sid in due), next_at=min(nexts, default=None))
+        return Expiring(sids=tuple(sid for _, sid, _ in due), next_at=min(nexts, default=None))
 
     def _place(self, heap: list[_Entry], at: float, sid: str) -> None:
-        entry = at, next(self._numbers), sid
+        entry = at, sid, next(self._numbers)
         self._entries[sid] = entry
         heapq.heappush(heap, entry)
 
     def _top(self, heap: list[_Entry]) -> _Entry | None:
-        while heap and self._entries.get(heap[0][2]) is not heap[0]:
+        while heap and self._entries.get(heap[0][1]) is not heap[0]:
             heapq.heappop(heap)
         return heap[0] if heap else None

@@ -205,6 +205,8 @@ class SqliteStore:
             self._answers.setdefault(snapshot.row.sid, answers)
 
     def _may_be_refused(self, commit: Commit) -> bool:
+        if commit.begins:
+            return True
         if commit.answer is not None:
             # Unknown ones wait. More than the ledger holds: some are forgotten.
             answers = self._answers.get(commit.sid, MAX_LEDGER_ROWS) + 1

@@ -88,6 +88,8 @@ class CommitGroup:
         """
         sid, answer = commit.sid, commit.answer
         if answer is not None and self._is_used(sid, answer.request_id):
+            if not self._tables.sessions.exists(sid):  # nor was the one before it applied
+                return None
             return IdUsedError(f"request id {answer.request_id!r} was answered before")
         if commit.checks or commit.documents or commit.letter is not None:
             if not self._tables.sessions.exists(sid):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT_MS = 5000
 """How long one process waits for another's transaction; ours take milliseconds."""
 
+JOURNAL_BYTES = 64 << 20
+"""Kept of a journal that grew, while a backup read the file; usually it has 4 MB."""
+
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 
@@ -54,6 +57,7 @@ def open_database(
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         _retry_busy(connection.execute, "PRAGMA journal_mode = WAL").fetchall()
         connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}").fetchall()
         connection.execute("PRAGMA foreign_keys = ON")
         migrate(connection, path, load_migrations(schema))
     except (apsw.Error, StoreError) as error:
