@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import attrs
 import orjson
+from handlers_kit import TIMEOUT_S, kit_handlers
+from stores_kit import KitStore
 
 from ecan.actors import Directory, Environment, PoisonGuard, SessionService
 from ecan.actors.call import Call
@@ -24,16 +26,13 @@ from ecan.actors.ledger import fingerprint
 from ecan.actors.messages import OpenSession
 from ecan.config import Settings
 from ecan.errors import HandlerError, ReplyError
-from ecan.handlers import debug, session
-from ecan.handlers.context import ConnectionContext, User, UserContext, get_handler_context
-from ecan.handlers.registry import Final, Registry, handler
+from ecan.handlers import debug, session, settings
+from ecan.handlers.context import ConnectionContext, User
+from ecan.handlers.registry import Registry
 from ecan.observability import Metrics
 from ecan.protocol.frames import Request
 from ecan.runtime import LoopClock, ProcessLane, StallWatchdog, WorkerThreads
-from ecan.store import MemoryStore
-
-TIMEOUT_S = 20.0
-"""Generous: a test that waits for it has failed."""
+from ecan.store import LetterRow
 
 T0 = 1_700_000_000.0
 
@@ -101,14 +100,23 @@ class FakePeer:
 class Tab:
     """A connection bound to a session."""
 
-    def __init__(self, world: World, cell: Cell, session_id: str = "", token: str = "") -> None:
+    def __init__(
+        self,
+        world: World,
+        cell: Cell,
+        session_id: str = "",
+        token: str = "",
+        *,
+        bound: bool = True,
+    ) -> None:
         self.world = world
         self.cell = cell
         self.session_id = session_id
         self.token = token
         self.peer = FakePeer()
         self.connection = FakeConnection(self)
-        world.sessions.attach(cell, self.peer)  # type: ignore[arg-type]
+        if bound:
+            world.sessions.attach(cell, self.peer)  # type: ignore[arg-type]
 
     def leave(self) -> None:
         """The connection is lost."""
@@ -206,6 +214,7 @@ class FakeConnection:
 
     def bind(self, bound: Any) -> None:
         self.bound = bound
+        self.tab.cell = bound.cell
         self.tab.world.sessions.attach(bound.cell, self.peer)  # type: ignore[arg-type]
 
 
@@ -232,17 +241,23 @@ class World:
     """All parts of the sessions' core."""
 
     def __init__(
-        self, functions: tuple[Callable[..., Any], ...], store: Any, settings: dict[str, Any]
+        self, functions: tuple[Callable[..., Any], ...], store: Any, options: dict[str, Any]
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.settings = Settings(mode="web", debug_methods=True, **settings)
+        self.settings = Settings(mode="web", debug_methods=True, **options)
         # The wall's clock goes with the loop's, simulated or not.
         self.clock = LoopClock(loop, wall=lambda: T0 + loop.time())
         self.registry = Registry(
-            [*debug.HANDLERS, *session.HANDLERS, *kit_handlers(self), *functions]
+            [
+                *debug.HANDLERS,
+                *session.HANDLERS,
+                *settings.HANDLERS,
+                *kit_handlers(self),
+                *functions,
+            ]
         )
         self.metrics = Metrics()
-        self.store = store or MemoryStore()
+        self.store: Any = store if store is not None else KitStore()
         self.guard = PoisonGuard()
         self.directory = Directory()
         self.sessions = SessionService(self.directory, self.guard, self.metrics)
@@ -295,6 +310,32 @@ class World:
             token=credentials.get("token"),
             connection=tab.connection if tab is not None else None,
         )
+
+    async def come_back(self, tab: Tab) -> Tab:
+        """A new connection with the session's credentials."""
+        bound = await self.sessions.authenticate(tab.session_id, tab.token)
+        return Tab(self, bound.cell, tab.session_id, tab.token)
+
+    async def resume(
+        self, tab: Tab, *, last_seq: int | None = None, epoch: str | None = None
+    ) -> tuple[dict[str, Any], Tab]:
+        """A new tab resumes the session, as the lobby does it."""
+        back = Tab(self, tab.cell, tab.session_id, tab.token, bound=False)
+        ctx = self.lobby(back, session_id=tab.session_id, token=tab.token)
+        answer = await self.sessions.resume(ctx, last_seq, epoch)
+        for follow_up in ctx.after_reply:
+            follow_up()
+        return answer, back
+
+    async def at_rest(self, tab: Tab) -> None:
+        """The tab leaves and its session leaves memory."""
+        tab.leave()
+        await asyncio.sleep(self.settings.passivate_detached_after_s + 20)
+        assert self.directory.get(tab.cell.sid) is None
+
+    async def letters(self) -> list[LetterRow]:
+        """Dead letters, the newest first."""
+        return list(await self.store.letters(100))
 
     async def state(self, cell: Cell, state: str) -> None:
         """Wait until a session is in that state."""
@@ -358,6 +399,8 @@ async def a_world(
             gate.set()
         for async_gate in world.async_gates.values():
             async_gate.set()
+        if isinstance(world.store, KitStore):
+            world.store.release()
         world.sessions.stop()
         await world.processes.stop()
         world.workers.stop()
@@ -368,112 +411,3 @@ async def a_world(
             await asyncio.wait(left, timeout=5)
         left = asyncio.all_tasks() - before - {asyncio.current_task()}
         assert left == set()
-
-
-def kit_handlers(world: World) -> list[Callable[..., Any]]:
-    """Handlers whose steps a test controls; ``params["n"]`` names the run."""
-
-    @handler("t.note", inline=True)
-    def note(ctx: UserContext, params: Any) -> Any:
-        world.ran.append(params)
-        return params
-
-    @handler("t.wait")
-    async def wait(ctx: UserContext, params: Any) -> Any:
-        name = params["n"]
-        world.ran.append(name)
-        ctx.state[params.get("key", "waited")] = name
-        ctx.push("t.pushed", name)
-        world.note_started(name)
-        await world.async_gate(name).wait()
-        return name
-
-    @handler("t.deaf")
-    async def deaf(ctx: UserContext, params: Any) -> Any:
-        """Swallows every cancellation until its gate opens."""
-        name = params["n"]
-        ctx.state["deaf"] = name
-        ctx.push("t.pushed", name)
-        world.note_started(name)
-        while not world.async_gate(name).is_set():
-            with contextlib.suppress(asyncio.CancelledError):
-                await world.async_gate(name).wait()
-        ctx.state["deaf"] = "late"
-        ctx.progress("late")
-        return name
-
-    @handler("t.block")
-    def block(ctx: UserContext, params: Any) -> Any:
-        name = params["n"]
-        ctx.state["blocked"] = name
-        ctx.push("t.pushed", name)
-        world.note_started(name)
-        assert world.gate(name).wait(TIMEOUT_S)
-        ctx.state["blocked"] = "late"
-        ctx.push("t.late")
-        ctx.progress("late")
-        world.ran.append((name, ctx.cancelled))
-        return name
-
-    @handler("t.overlap", concurrent=True)
-    async def overlap(ctx: UserContext, params: Any) -> Any:
-        name = params["n"]
-        world.note_started(name)
-        await world.async_gate(name).wait()
-        if params.get("crash"):
-            raise ValueError(name)
-        return name
-
-    @handler("t.overlap_block", concurrent=True)
-    def overlap_block(ctx: UserContext, params: Any) -> Any:
-        name = params["n"]
-        world.note_started(name)
-        assert world.gate(name).wait(TIMEOUT_S)
-        return name
-
-    @handler("t.control", inline=True, control=True)
-    def control(ctx: UserContext, params: Any) -> Any:
-        world.ran.append(params)
-        if params == "crash":
-            raise ValueError(params)
-        return params
-
-    @handler("t.refuse", inline=True)
-    def refuse(ctx: UserContext) -> None:
-        ctx.state["refused"] = True
-        ctx.push("t.pushed", "refused")
-        raise HandlerError("NOPE", "declared", details={"left": 3})
-
-    @handler("t.final")
-    async def final(ctx: UserContext) -> AsyncGenerator[Any, None]:
-        yield 1
-        yield Final("done")
-        yield 2
-
-    @handler("t.context_inline", inline=True)
-    def context_inline(ctx: UserContext) -> Any:
-        return get_handler_context() is ctx
-
-    @handler("t.context_async")
-    async def context_async(ctx: UserContext) -> Any:
-        await asyncio.sleep(0)
-        return get_handler_context() is ctx
-
-    @handler("t.context_thread")
-    def context_thread(ctx: UserContext) -> Any:
-        return get_handler_context() is ctx and threading.current_thread().name
-
-    return [
-        note,
-        wait,
-        deaf,
-        block,
-        overlap,
-        overlap_block,
-        control,
-        refuse,
-        final,
-        context_inline,
-        context_async,
-        context_thread,
-    ]

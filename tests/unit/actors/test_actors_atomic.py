@@ -12,10 +12,8 @@ import attrs
 import pytest
 from sessions_kit import World, a_world
 
-from ecan.errors import StoreError
 from ecan.handlers.context import UserContext
 from ecan.handlers.registry import handler
-from ecan.store import Commit, MemoryStore
 
 looptime = pytest.mark.looptime(start=1000)
 
@@ -109,7 +107,7 @@ async def test_p4_a_value_that_cannot_be_stored_crashes_with_the_slots_name(valu
         tab = await world.open()
         error = await tab.error("t.bad")
         assert error["code"] == "HANDLER_CRASHED"
-        (letter,) = world.dead_letters.list()
+        (letter,) = await world.letters()
         assert "state slot 'rotten'" in letter.traceback
         assert await tab.call("debug.state_get", {"key": "fine"}) is None
 
@@ -172,7 +170,7 @@ async def test_p2_a_concurrent_method_cannot_write_state() -> None:
         await tab.call("debug.state_set", {"key": "list", "value": []})
         for params in ("set", "in place"):
             assert (await tab.error("t.write", params))["code"] == "HANDLER_CRASHED"
-        assert "concurrent methods cannot write" in world.dead_letters.list()[0].traceback
+        assert "concurrent methods cannot write" in (await world.letters())[0].traceback
         assert await tab.call("debug.state_get", {"key": "list"}) == []
         assert await tab.call("debug.state_get", {"key": "n"}) is None
 
@@ -233,163 +231,3 @@ class Watched:
     """A slot that can be watched."""
 
     n: int = 0
-
-
-# -- commits that take their time ----------------------------------------------------------
-
-
-class SlowStore(MemoryStore):
-    """Commits of requests land when the test says so; notices too with ``slow_notices``."""
-
-    def __init__(self, *, slow_notices: bool = False) -> None:
-        super().__init__()
-        self.slow_notices = slow_notices
-        self.commits: list[asyncio.Future[None]] = []
-
-    def commit(self, commit: Commit) -> Any:
-        if commit.answer is None and not self.slow_notices:
-            return super().commit(commit)
-        landing = asyncio.get_running_loop().create_future()
-        self.commits.append(landing)
-
-        async def durable() -> None:
-            await landing
-            super(SlowStore, self).commit(commit)
-
-        return durable()
-
-
-async def _commit_begun(world: World, count: int = 1) -> asyncio.Future[None]:
-    await world.until(lambda: len(world.store.commits) == count)
-    return world.store.commits[-1]
-
-
-@looptime
-@pytest.mark.parametrize("method", ["debug.incr", "t.wait"])
-async def test_p11_the_reply_waits_for_the_commit(method: str) -> None:
-    """The reply and the pushes leave when the change is durable, not before; too late to cancel."""
-    async with a_world(store=SlowStore()) as world:
-        world.async_gate("a").set()
-        tab = await world.open()
-        request = tab.send(method, {"key": "n", "n": "a"} if method == "t.wait" else {"key": "n"})
-        queued = tab.send("t.note", 1)
-        commit = await _commit_begun(world)
-        assert await tab.call("session.cancel", {"request_id": request}) == {"status": "unknown"}
-        await asyncio.sleep(100)  # past the deadline: what is being committed is not stopped
-        assert not tab.peer.finals(request)
-        assert tab.peer.pushes() == []
-        commit.set_result(None)
-        assert (await tab.reply(request))["status"] == "success"
-        assert (await tab.reply(queued))["error"]["code"] == "TIMEOUT"
-        world.check_one_answer_each()
-
-
-@looptime
-@pytest.mark.parametrize("method", ["debug.incr", "t.wait"])
-async def test_p11_a_commit_that_fails_is_a_crash(method: str) -> None:
-    """The store refuses: the request is answered HANDLER_CRASHED and nothing changed."""
-    async with a_world(store=SlowStore()) as world:
-        world.async_gate("a").set()
-        tab = await world.open()
-        request = tab.send(method, {"key": "n", "n": "a"} if method == "t.wait" else {"key": "n"})
-        (await _commit_begun(world)).set_exception(StoreError("disk full"))
-        assert (await tab.reply(request))["error"]["code"] == "HANDLER_CRASHED"
-        assert await tab.call("debug.state_get", {"key": "n"}) is None
-        world.check_one_answer_each()
-
-
-@looptime
-@pytest.mark.parametrize("outcome", ["lands", "fails"])
-@pytest.mark.parametrize("after_s", [0.0, 1.0])
-async def test_p3_a_commit_outlives_its_incarnation(outcome: str, after_s: float) -> None:
-    """Restarted at once or later while a commit is on its way: answered, the next one sees it."""
-    async with a_world(store=SlowStore()) as world:
-        tab = await world.open()
-        request = tab.send("debug.incr", {"key": "n"})
-        commit = await _commit_begun(world)
-        await asyncio.sleep(after_s)
-        await world.sessions.steer(tab.cell.sid, "restart")
-        after = tab.send("debug.state_get", {"key": "n"})
-        await asyncio.sleep(1)
-        assert tab.cell.incarnation == 2
-        assert not tab.peer.finals(after)
-        if outcome == "lands":
-            commit.set_result(None)
-        else:
-            commit.set_exception(StoreError("disk full"))
-        first = await tab.reply(request)
-        assert first["status"] == ("success" if outcome == "lands" else "error")
-        assert (await tab.reply(after))["result"] == (1 if outcome == "lands" else None)
-        world.check_one_answer_each()
-
-
-@looptime
-async def test_p12_numbers_of_notices_follow_on_from_a_commit_on_its_way() -> None:
-    """A notice while a commit with pushes is on its way: later, with the next number, stored."""
-    async with a_world(store=SlowStore()) as world:
-        tab = await world.open()
-        tab.send("debug.push", {"method": "a.b", "params": {}, "count": 2})
-        commit = await _commit_begun(world)
-        tab.cell.notify("ops.note", {"n": 1})
-        tab.cell.notify("ops.note", {"n": 2})
-        await asyncio.sleep(1)
-        assert tab.peer.pushes() == []
-        commit.set_result(None)
-        pushes = await tab.push("ops.note", 2)
-        assert [push["meta"]["seq"] for push in tab.peer.pushes()] == [1, 2, 3, 4]
-        assert [push["params"] for push in pushes] == [{"n": 1}, {"n": 2}]
-        stored = await world.store.load(tab.cell.sid)
-        assert [row.seq for row in stored.pushes] == [1, 2, 3, 4]
-        assert stored.seq == 4
-
-
-@looptime
-@pytest.mark.parametrize("outcome", ["lands", "fails"])
-async def test_p12_a_request_waits_for_the_number_of_a_notice(outcome: str) -> None:
-    """A notice is on its way: the next pushes come after it, or take its number if it is lost."""
-    async with a_world(store=SlowStore(slow_notices=True)) as world:
-        tab = await world.open()
-        tab.cell.notify("ops.note", {})
-        notice = await _commit_begun(world)
-        request = tab.send("debug.push", {"method": "a.b", "params": {}, "count": 1})
-        await asyncio.sleep(1)
-        assert not tab.peer.finals(request)
-        if outcome == "lands":
-            notice.set_result(None)
-        else:
-            notice.set_exception(StoreError("disk full"))
-        (await _commit_begun(world, 2)).set_result(None)
-        assert (await tab.reply(request))["status"] == "success"
-        expected = ["ops.note", "a.b"] if outcome == "lands" else ["a.b"]
-        assert [push["method"] for push in tab.peer.pushes()] == expected
-        numbers = [push["meta"]["seq"] for push in tab.peer.pushes()]
-        assert numbers == list(range(1, len(expected) + 1))
-
-
-@looptime
-async def test_p15_changed_tokens_are_stored(world: World) -> None:
-    """Refreshed and renewed tokens are in the store before they are told, and old ones are not."""
-    tab = await world.open()
-    await world.sessions.refresh(world.lobby(tab, session_id=tab.session_id, token=tab.token))
-    stored = await world.store.load(tab.cell.sid)
-    assert stored.tokens == tab.cell.tokens.rows()
-    assert len(stored.tokens) == 2
-
-    tab.cell.actor._view.renew_token()
-    await tab.call("t.note", 1)
-    stored = await world.store.load(tab.cell.sid)
-    assert stored.tokens == tab.cell.tokens.rows()
-    assert len(stored.tokens) == 1
-
-
-@looptime
-async def test_p3_logout_while_a_commit_is_on_its_way() -> None:
-    """The request whose commit cannot be called back is answered when it has landed."""
-    async with a_world(store=SlowStore()) as world:
-        tab = await world.open()
-        request = tab.send("debug.incr", {"key": "n"})
-        commit = await _commit_begun(world)
-        await world.sessions.close(tab.cell.sid, "logout")
-        commit.set_result(None)
-        assert (await tab.reply(request))["status"] == "success"
-        world.check_one_answer_each()

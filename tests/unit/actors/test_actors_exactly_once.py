@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
-from sessions_kit import Tab, World, a_world
+from sessions_kit import World, a_world
 
-from ecan.actors.outbox import MAX_FRAMES
 from ecan.actors.outbox import MAX_FRAMES
 from ecan.errors import ReplyError
 
 looptime = pytest.mark.looptime(start=1000)
-
-
-async def resume(world: World, tab: Tab, **params: Any) -> tuple[dict[str, Any], Tab]:
-    """A new tab resumes the session, as the lobby does it."""
-    back = Tab.__new__(Tab)
-    back.world, back.cell, back.session_id, back.token = world, tab.cell, "", ""
-    from sessions_kit import FakeConnection, FakePeer
-
-    back.peer = FakePeer()
-    back.connection = FakeConnection(back)
-    ctx = world.lobby(back, session_id=tab.session_id, token=tab.token)
-    answer = await world.sessions.resume(ctx, params.get("last_seq"), params.get("epoch"))
-    for follow_up in ctx.after_reply:
-        follow_up()
-    return answer, back
 
 
 @looptime
@@ -97,7 +80,7 @@ async def test_p12_resume_replays_what_was_missed(world: World) -> None:
     world.async_gate("a").set()
     await world.until(lambda: not tab.cell.pending)
 
-    answer, back = await resume(world, tab, last_seq=2, epoch=tab.cell.outbox.epoch)
+    answer, back = await world.resume(tab, last_seq=2, epoch=tab.cell.outbox.epoch)
     assert answer == {
         "status": "resumed",
         "sid": tab.cell.sid,
@@ -107,7 +90,7 @@ async def test_p12_resume_replays_what_was_missed(world: World) -> None:
     }
     assert [push["meta"]["seq"] for push in back.peer.pushes()] == [3, 4]
     assert back.peer.finals(request)[0]["result"] == "a"
-    _, third = await resume(world, tab, last_seq=4)
+    _, third = await world.resume(tab, last_seq=4)
     assert third.peer.frames == []
 
 
@@ -118,9 +101,9 @@ async def test_p12_a_new_tab_missed_nothing_and_takes_no_replies(world: World) -
     tab.send("debug.sleep", {"seconds": 1})
     tab.leave()
     await world.until(lambda: not tab.cell.pending)
-    _, new = await resume(world, tab)
+    _, new = await world.resume(tab)
     assert new.peer.frames == []
-    _, back = await resume(world, tab, last_seq=0)
+    _, back = await world.resume(tab, last_seq=0)
     assert len(back.peer.frames) == 1
 
 
@@ -131,7 +114,7 @@ async def test_p12_the_gap_is_told(world: World) -> None:
     tab.leave()
     other = tab.another()
     await other.call("debug.push", {"method": "m", "count": MAX_FRAMES + 10})
-    answer, back = await resume(world, tab, last_seq=3)
+    answer, back = await world.resume(tab, last_seq=3)
     assert (answer["status"], answer["from"], answer["to"]) == ("gap", 4, 10)
     assert [push["meta"]["seq"] for push in back.peer.pushes()] == list(range(11, MAX_FRAMES + 11))
 
@@ -141,9 +124,9 @@ async def test_p12_another_epoch_replays_from_the_start(world: World) -> None:
     """Numbers of another epoch mean nothing: all that is kept is sent."""
     tab = await world.open()
     await tab.call("debug.push", {"method": "m", "count": 2})
-    _, back = await resume(world, tab, last_seq=500, epoch="another")
+    _, back = await world.resume(tab, last_seq=500, epoch="another")
     assert [push["meta"]["seq"] for push in back.peer.pushes()] == [1, 2]
-    _, ahead = await resume(world, tab, last_seq=500, epoch=tab.cell.outbox.epoch)
+    _, ahead = await world.resume(tab, last_seq=500, epoch=tab.cell.outbox.epoch)
     assert ahead.peer.pushes() == []
 
 
@@ -151,7 +134,7 @@ async def test_p12_another_epoch_replays_from_the_start(world: World) -> None:
 async def test_p12_resume_before_the_first_push(world: World) -> None:
     """Nothing to replay is no gap."""
     tab = await world.open()
-    answer, back = await resume(world, tab, last_seq=0)
+    answer, back = await world.resume(tab, last_seq=0)
     assert (answer["status"], answer["seq"], back.peer.frames) == ("resumed", 0, [])
 
 
@@ -164,20 +147,21 @@ async def test_p8_undelivered_replies_are_bounded() -> None:
         for n in range(MAX_FRAMES + 5):
             tab.send("t.note", n)
         await world.until(lambda: not tab.cell.pending)
-        frames = tab.cell.take_undelivered()
-        assert len(frames) == MAX_FRAMES
-        assert b'"result":5,' in frames[0]
+        replies = tab.cell.outbox.take_replies()
+        assert len(replies) == MAX_FRAMES
+        assert b'"result":5,' in replies[0].frame
+        assert len((await world.store.load(tab.cell.sid)).replies) == MAX_FRAMES
         for _ in range(3):
             tab.send("t.note", "x" * 500_000)
         await world.until(lambda: not tab.cell.pending)
-        assert len(tab.cell.take_undelivered()) == 2
+        assert len(tab.cell.outbox.take_replies()) == 2
 
 
 @looptime
 async def test_p12_the_old_socket_closes_after_the_new_one_came(world: World) -> None:
     """A late close names its own connection and does not detach the successor."""
     tab = await world.open()
-    _, back = await resume(world, tab, last_seq=0)
+    _, back = await world.resume(tab, last_seq=0)
     tab.leave()
     assert list(tab.cell.tabs) == [back.peer.id]
     await back.call("debug.push", {"method": "m"})

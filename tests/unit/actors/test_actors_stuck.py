@@ -387,5 +387,6 @@ async def test_call_asks_again_when_the_tab_came_back() -> None:
         assert third.peer.pushes("ui.ask") == [push]  # who asked is gone: anybody may answer
         back.answer(again, "still here")
         await world.until(lambda: not tab.cell.pending)
-        assert b"still here" in tab.cell.take_undelivered()[0]
+        (reply,) = tab.cell.outbox.replies
+        assert b"still here" in reply.frame
         assert tab.peer.finals(request) == []
