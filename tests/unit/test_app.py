@@ -259,14 +259,15 @@ async def test_stop_twice_and_without_start(tmp_path):
     assert app.health() == ("draining", 0)
 
 
-async def test_status_for_operators(tmp_path):
+@pytest.mark.parametrize("store", ["sqlite", "memory"])
+async def test_status_for_operators(tmp_path, store):
     """What get_system_status answers to an admin."""
-    app = App(config(tmp_path))
+    app = App(config(tmp_path, store=store))
     await app.start()
     try:
         status = app.status()
         assert status["status"] == "healthy"
-        assert (status["store"], status["mode"]) == ("memory", "web")
+        assert (status["store"], status["mode"]) == (store, "web")
         assert status["handlers"] == len(app.registry)
         text = app.metrics.render().decode()
         for gauge in (

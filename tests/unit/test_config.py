@@ -23,7 +23,7 @@ def test_defaults_are_those_of_the_contract():
     settings = Settings.from_env({})
     assert settings == Settings()
     assert (settings.mode, settings.ws_host, settings.ws_port) == ("desktop", ANYWHERE, 8765)
-    assert (settings.store, settings.durability) == ("memory", "commit")
+    assert (settings.store, settings.durability) == ("sqlite", "commit")
     assert (settings.session_timeout_s, settings.token_ttl_s) == (86400, 86400)
     assert (settings.passivate_after_s, settings.passivate_detached_after_s) == (900, 180)
     assert (settings.max_sessions, settings.max_sessions_per_user) == (100_000, 20)
@@ -54,6 +54,10 @@ def test_an_empty_variable_counts_as_not_set():
         ("ECAN_SESSION_TIMEOUT", "30s", "session_timeout_s", 30),
         ("ECAN_SESSION_TIMEOUT", "500ms", "session_timeout_s", 0.5),
         ("ECAN_PASSIVATE_AFTER", "15m", "passivate_after_s", 900),
+        ("ECAN_STORE", "Memory", "store", "memory"),
+        ("ECAN_STORE", "SQLite", "store", "sqlite"),
+        ("ECAN_STORE", "sqlite:/Data/s.db", "store", "sqlite:/Data/s.db"),
+        ("ECAN_STORE", "sqlite:", "store", "sqlite"),
         ("ECAN_TOKEN_TTL", "24h", "token_ttl_s", 86400),
         ("ECAN_TOKEN_TTL", "1.5d", "token_ttl_s", 129600),
         ("ECAN_DRAIN_TIMEOUT", "0", "drain_timeout_s", 0),
@@ -121,6 +125,7 @@ def test_trusted_proxies_are_networks():
         ("ECAN_TRUSTED_PROXIES", "10.0.0.300"),
         ("ECAN_HANDLERS", "shop handlers"),
         ("ECAN_STORE", "postgres://db"),
+        ("ECAN_STORE", "memory:x"),
     ],
 )
 def test_a_bad_value_names_variable_value_and_what_is_allowed(name, text):
@@ -132,7 +137,7 @@ def test_a_bad_value_names_variable_value_and_what_is_allowed(name, text):
     assert message.startswith(f"{name}={text!r}: must be ")
 
 
-@pytest.mark.parametrize(("text", "kind"), [("sqlite:/x", "sqlite"), ("redis://h/0", "redis")])
+@pytest.mark.parametrize(("text", "kind"), [("redis://h/0", "redis"), ("rediss://h", "redis")])
 def test_stores_of_later_versions_are_refused_by_name(text, kind):
     """A store that is not there yet says so, and what is there."""
     with pytest.raises(ConfigError, match=f"the {kind} store is not available in this version"):

@@ -9,16 +9,30 @@ import time
 import pytest
 
 from ecan.actors import lifecycle
+from ecan.actors.cell import Cell
 from ecan.actors.directory import MAX_TOMBSTONES, Directory
-from ecan.actors.guard import MAX_DEAD_LETTERS, DeadLetters, PoisonGuard
+from ecan.actors.guard import PoisonGuard
 from ecan.actors.idle import DeadlineHeap
 from ecan.actors.ledger import MAX_FORGOTTEN, Ledger, fingerprint, replayed
 from ecan.actors.lifecycle import Event, State
-from ecan.actors.outbox import MAX_BYTES, Outbox
+from ecan.actors.outbox import MAX_BYTES, MAX_FRAMES, Outbox
+from ecan.actors.refusals import RetryError, refused_by_store
 from ecan.actors.restart import RestartBudget
 from ecan.actors.tokens import MAX_TOKENS, Token, TokenTable, digest, new_session_id, sid_of
-from ecan.errors import SupervisionError
+from ecan.errors import (
+    ConflictError,
+    IdUsedError,
+    SlotError,
+    StoreError,
+    StoreUnavailableError,
+    SupervisionError,
+)
+from ecan.handlers.context import User
+from ecan.observability import Metrics
 from ecan.protocol.codec import encode_result
+from ecan.protocol.frames import Sid
+from ecan.store import MemoryStore
+from ecan.testing import FakeClock
 
 
 @pytest.mark.parametrize("name", ["guard", "idle", "lifecycle", "restart", "tokens"])
@@ -69,7 +83,7 @@ def test_p12_the_outbox_is_bounded_in_bytes() -> None:
     outbox = Outbox("e")
     outbox.add(b"x" * (MAX_BYTES - 1))
     outbox.add(b"yy")
-    assert [number for number, _ in outbox.frames()] == [2]
+    assert outbox.missed(0, "e") == ([b"yy"], (1, 1))
     assert outbox.nbytes == 2
     outbox.add(b"z" * (MAX_BYTES + 1))
     assert outbox.missed(0, None) == ([], (1, 3))
@@ -121,21 +135,6 @@ def test_p9_the_guard_counts_sessions_within_its_window() -> None:
     assert not guard.resume("m")
 
 
-def test_p8_dead_letters_are_bounded() -> None:
-    """The newest are kept; one can be looked at and discarded."""
-    letters = DeadLetters()
-    facts = dict.fromkeys(
-        ("crash_id", "sid", "username", "method", "request_id", "params", "traceback"), ""
-    )
-    for _ in range(MAX_DEAD_LETTERS + 1):
-        letters.add(at=0.0, incarnation=1, context_before={}, **facts)
-    assert len(letters) == MAX_DEAD_LETTERS
-    assert letters.get(1) is None
-    assert letters.list()[0].id == MAX_DEAD_LETTERS + 1
-    assert letters.discard(2)
-    assert not letters.discard(2)
-
-
 def test_p15_tokens_expire_are_revoked_and_are_few() -> None:
     """A secret finds its live token only; the seventeenth pushes out the oldest."""
     table = TokenTable()
@@ -165,17 +164,143 @@ def test_p16_secrets_are_long_and_their_hashes_tell_nothing() -> None:
 
 
 def test_p8_tombstones_are_bounded() -> None:
-    """The reasons of the oldest closed sessions are forgotten."""
+    """The reasons of the oldest closed sessions are forgotten; the store remembers more."""
     directory = Directory()
+    directory.total = MAX_TOMBSTONES + 1
     for n in range(MAX_TOMBSTONES + 1):
-        directory.count_in(f"s{n}", n)
-        directory.bury(f"s{n}", n, "logout")
-    assert directory.reason("s0") is None
-    assert directory.reason("s1") == "logout"
-    assert directory.knows("s1")
-    assert (directory.total, directory.users(), directory.stored()) == (0, [], [])
-    directory.bury("never there", 1, "logout")
-    directory.count_in("a", 1)
-    directory.count_in("b", 1)
-    directory.bury("a", 1, "logout")
-    assert (directory.of_user(1), directory.users()) == (["b"], [1])
+        directory.bury(Sid(f"s{n}"), "logout")
+    assert directory.reason(Sid("s0")) is None
+    assert directory.reason(Sid("s1")) == "logout"
+    assert (directory.total, len(directory)) == (0, 0)
+
+
+def test_p8_a_session_at_rest_costs_the_directory_nothing() -> None:
+    """It counts, and is found here no more; its user's other sessions are."""
+    directory = Directory()
+    cells = [_cell(sid, user_id) for sid, user_id in (("a", 1), ("b", 1), ("c", 2))]
+    for cell in cells:
+        directory.total += 1
+        directory.add(cell)
+    first, second, third = cells
+    directory.evict(first)
+    directory.evict(first)  # twice is fine
+    assert (directory.get(first.sid), directory.total, len(directory)) == (None, 3, 2)
+    assert directory.of_user(1) == [second]
+    directory.evict(third)
+    assert directory.of_user(2) == []
+    directory.bury(second.sid, "logout")
+    directory.bury(first.sid, "idle")
+    assert (directory.total, list(directory)) == (1, [])
+    directory.add(third)
+    directory.forget(third)
+    assert directory.total == 0
+
+
+def _cell(sid: str, user_id: int) -> Cell:
+    return Cell(
+        Sid(sid),
+        b"",
+        User(user_id=user_id, username="ann"),
+        FakeClock(),
+        mailbox_size=1,
+        wake=lambda _: None,
+        store=MemoryStore(),
+        metrics=Metrics(),
+        created_at=0.0,
+    )
+
+
+# -- replies kept for resume ---------------------------------------------------------------
+
+
+def test_p12_replies_stand_at_their_place_among_the_pushes() -> None:
+    """Each right behind the push it followed, several in the order they were made."""
+    outbox = Outbox("e")
+    outbox.keep_reply(outbox.reply_row("r0", b"r0"))
+    outbox.add(b"p1")
+    outbox.keep_reply(outbox.reply_row("r1", b"r1"))
+    outbox.keep_reply(outbox.reply_row("r2", b"r2"))
+    third = outbox.reply_row("r3", b"r3", 2)  # of a request that commits two pushes
+    outbox.add(b"p2")
+    outbox.add(b"p3")
+    outbox.keep_reply(third)
+    assert outbox.missed(0, "e").frames == [b"r0", b"p1", b"r1", b"r2", b"p2", b"p3", b"r3"]
+    assert outbox.missed(1, "e").frames == [b"r0", b"r1", b"r2", b"p2", b"p3", b"r3"]
+    assert outbox.missed(3, "e").frames == [b"r0", b"r1", b"r2", b"r3"]
+    assert outbox.missed(None, None) == ([], None)
+    again = Outbox("e", outbox.seq, [(1, b"p1"), (2, b"p2"), (3, b"p3")], outbox.replies)
+    assert again.missed(0, "e") == outbox.missed(0, "e")
+    assert [reply.request_id for reply in outbox.take_replies()] == ["r0", "r1", "r2", "r3"]
+    assert (outbox.take_replies(), outbox.missed(0, "e").frames) == ((), [b"p1", b"p2", b"p3"])
+
+
+def test_p8_kept_replies_are_bounded_and_one_each() -> None:
+    """The oldest give way, by count and by bytes; a reply kept twice counts once."""
+    outbox = Outbox("e")
+    for n in range(MAX_FRAMES + 5):
+        outbox.keep_reply(outbox.reply_row(str(n), b"x"))
+    assert (len(outbox.replies), outbox.replies[0].request_id) == (MAX_FRAMES, "5")
+    outbox.keep_reply(outbox.reply_row("5", b"y"))
+    assert (len(outbox.replies), outbox.nbytes) == (MAX_FRAMES, MAX_FRAMES)
+    assert outbox.drop_reply("5")
+    assert not outbox.drop_reply("5")
+    assert outbox.nbytes == MAX_FRAMES - 1
+    outbox.keep_reply(outbox.reply_row("big", b"z" * MAX_BYTES))
+    assert [reply.request_id for reply in outbox.replies] == ["big"]
+    assert outbox.nbytes == MAX_BYTES
+    outbox.take_replies()
+    assert outbox.nbytes == 0
+    assert not outbox.drop_reply("big")
+
+
+def test_p12_numbers_of_another_epoch_are_a_gap_and_all_that_is_kept() -> None:
+    """What was seen of them cannot be told from what was missed."""
+    outbox = Outbox("new", 7, [(6, b"p6"), (7, b"p7")])
+    assert outbox.missed(7, "old") == ([b"p6", b"p7"], (1, 5))
+    assert outbox.missed(7, "new") == ([], None)
+
+
+# -- tokens whose change could not be written ----------------------------------------------
+
+
+def test_p15_tokens_can_be_put_back_as_they_were() -> None:
+    """The old live again with their old times, on connections that hold them; the new die."""
+    table = TokenTable()
+    secret, token = table.issue(0.0, 100.0)
+    before = table.saved()
+    newer, other = table.refresh(token, 10.0, 100.0)
+    assert token.expires_at == 70.0
+    table.restore(before)
+    assert (token.expires_at, token.revoked, other.revoked) == (100.0, False, True)
+    assert (table.find(secret, 99.0), table.find(newer, 11.0)) == (token, None)
+    table.revoke_all()
+    table.restore(before)
+    assert table.find(secret, 99.0) is token
+
+
+# -- what the store refuses ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "outcome", "retry"),
+    [
+        (ConflictError("x"), "CONFLICT", "ran", True),
+        (IdUsedError("x"), "ID_EXPIRED", "not_run", False),
+        (StoreUnavailableError("x"), "BUSY", "unknown", True),
+    ],
+)
+def test_what_the_store_refuses_is_an_answer(
+    error: StoreError, code: str, outcome: str, retry: bool
+) -> None:
+    """Those that may be tried again are not kept in the ledger."""
+    reply = refused_by_store(error)
+    assert reply is not None
+    assert (reply.code, reply.outcome) == (code, outcome)
+    assert isinstance(reply, RetryError) == retry
+    assert (reply.retry_after_ms is not None) == retry
+
+
+def test_any_other_error_of_the_store_is_a_bug() -> None:
+    """It is no answer but a crash."""
+    assert refused_by_store(StoreError("x")) is None
+    assert refused_by_store(SlotError("a", "b")) is None

@@ -9,6 +9,7 @@ from ecan.config import Settings
 from ecan.handlers.context import ConnectionContext, User, UserContext
 from ecan.handlers.registry import MethodSpec, Registry
 from ecan.handlers.state import State
+from ecan.store import Commit, Facts, MemoryStore, SessionRow, Snapshot
 
 
 class FakeSessions:
@@ -18,7 +19,7 @@ class FakeSessions:
         self.resumed: list[tuple[Any, Any, Any]] = []
         self.close_finds = True
 
-    def of_user(self, user_id: int) -> list[dict[str, Any]]:
+    async def of_user(self, user_id: int) -> list[dict[str, Any]]:
         return self.rows.get(user_id, [])
 
     async def close(self, sid: str, reason: str) -> bool:
@@ -38,6 +39,7 @@ class FakeServer:
         self.settings = Settings(mode="web")
         self.registry = registry or Registry()
         self.sessions = FakeSessions()
+        self.store = MemoryStore()
         self.accounts = None
         self.draining = False
 
@@ -46,7 +48,8 @@ class FakeServer:
         return asyncio.get_running_loop()
 
     def status(self) -> dict[str, Any]:
-        return {"status": "healthy", "sessions": 5, "methods": {"ping": 1}}
+        status = "draining" if self.draining else "healthy"
+        return {"status": status, "sessions": 5, "methods": {"ping": 1}}
 
     def is_draining(self) -> bool:
         return self.draining
@@ -55,8 +58,10 @@ class FakeServer:
 class FakeSession:
     sid = "s1"
 
-    def __init__(self, role: str = "user") -> None:
-        self.user = User(user_id=1, username="ann", role=role)
+    def __init__(self, store: MemoryStore, role: str = "user", user_id: int = 1) -> None:
+        self.user = User(user_id=user_id, username="ann", role=role)
+        self.store = store
+        self.reads: list[tuple[str, str | None]] = []
         self.ended = ""
         self.kept: list[float | None] = []
         self.progressed: list[Any] = []
@@ -64,8 +69,17 @@ class FakeSession:
     def info(self, ctx: Any) -> dict[str, Any]:
         return {"sid": self.sid}
 
-    def end(self, reason: str) -> None:
+    def end(self, ctx: Any, reason: str) -> None:
+        ctx.end_reason = reason
         self.ended = reason
+
+    async def read_document(self, collection: str, key: str) -> Any:
+        self.reads.append((collection, key))
+        return await self.store.document(self.user.user_id, collection, key)
+
+    async def read_documents(self, collection: str, **options: Any) -> Any:
+        self.reads.append((collection, None))
+        return await self.store.documents(self.user.user_id, collection, **options)
 
     def brief(self) -> dict[str, Any]:
         return {"tabs": 2, "incarnation": 3, "restarts": 1}
@@ -101,16 +115,48 @@ def user_ctx(
     committed: dict[str, bytes] | None = None,
     *,
     role: str = "user",
+    user_id: int = 1,
     locked: str | None = None,
+    reads: bool = False,
 ) -> UserContext:
     return UserContext(
         server,  # type: ignore[arg-type]
         "m",
         "1",
-        session=FakeSession(role),  # type: ignore[arg-type]
+        session=FakeSession(server.store, role, user_id),  # type: ignore[arg-type]
         state=State(committed or {}, locked=locked),
         incarnation=1,
         deadline_mono=0.0,
+        reads=reads,
+    )
+
+
+async def committed(ctx: UserContext) -> None:
+    """The documents of a request are in the store, as after its commit.
+
+    Raises:
+        ConflictError: what it read is no longer so.
+    """
+    user = ctx.user
+    row = SessionRow(
+        sid=f"of {user.user_id}",
+        key=b"",
+        user={"user_id": user.user_id, "username": user.username},
+        created_at=0.0,
+        incarnation=1,
+        epoch="e",
+        facts=Facts(last_active_at=0.0),
+    )
+    store = ctx.server.store  # type: ignore[attr-defined]
+    await store.create(Snapshot(row=row))
+    store.commit(
+        Commit(
+            sid=row.sid,
+            incarnation=1,
+            user_id=user.user_id,
+            checks=ctx.documents.as_checks(),
+            documents=ctx.documents.as_writes(),
+        )
     )
 
 

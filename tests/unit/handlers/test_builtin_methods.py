@@ -7,10 +7,10 @@ import time
 import attrs
 import orjson
 import pytest
-from fakes import connection_ctx, run, user_ctx
+from fakes import committed, connection_ctx, run, user_ctx
 
 from ecan import __version__
-from ecan.errors import HandlerError, ReplyError
+from ecan.errors import ConflictError, HandlerError, ReplyError
 from ecan.handlers import Kind, Registry, Scope, debug, system
 from ecan.handlers.system import discover_document
 
@@ -144,7 +144,7 @@ async def test_the_users_own_sessions_can_be_listed_and_closed(server):
     assert await _run(server, "session.close", ctx, {"sid": "s2"}) == {"closed": "s2"}
     assert await _run(server, "session.close", ctx, {"sid": "s1"}) == {"closed": "s1"}
     assert server.sessions.closed == [("s2", "logout")]
-    assert ctx.session.ended == "logout"
+    assert (ctx.session.ended, ctx.end_reason) == ("logout", "logout")
 
 
 async def test_p1_the_sessions_of_others_do_not_exist(server):
@@ -180,33 +180,32 @@ def test_info_cancel_and_keep_pass_the_queue(server):
 # -- settings ---------------------------------------------------------------------------
 
 
-def test_preferences_are_kept(server):
-    """Absent fields stay, null deletes a key of values."""
+async def test_preferences_are_kept(server):
+    """Absent fields stay, null deletes a key of values; every session of the user has them."""
     ctx = user_ctx(server)
-    _run(
-        server,
-        "update_user_preferences",
-        ctx,
-        {"language": "zh-CN", "theme": "dark", "values": {"a": 1, "b": 2}},
-    )
-    result = _run(server, "update_user_preferences", ctx, {"values": {"a": None}})
+    params = {"language": "zh-CN", "theme": "dark", "values": {"a": 1, "b": 2}}
+    await _run(server, "update_user_preferences", ctx, params)
+    result = await _run(server, "update_user_preferences", ctx, {"values": {"a": None}})
     expected = {"language": "zh-CN", "theme": "dark", "values": {"b": 2}}
     assert result == {"preferences": expected}
-    committed = {name: data for name, data in ctx.state.changes().items() if data}
-    again = user_ctx(server, committed)
-    assert _run(server, "get_settings", again, {"username": "ann"}) == {
+    await committed(ctx)
+    assert await _run(server, "get_settings", user_ctx(server), {"username": "ann"}) == {
         "settings": {},
         "preferences": expected,
         "message": "Settings read.",
     }
+    stranger = await _run(server, "get_settings", user_ctx(server, user_id=2))
+    assert stranger["preferences"]["language"] is None
 
 
-def test_looking_at_settings_writes_nothing(server):
+async def test_looking_at_settings_writes_nothing(server):
     """A new user's empty settings are not stored by a look at them."""
-    ctx = user_ctx(server)
-    result = _run(server, "get_settings", ctx)
+    assert server.registry.get("get_settings").reads
+    ctx = user_ctx(server, reads=True)
+    result = await _run(server, "get_settings", ctx)
     assert result["preferences"] == {"language": None, "theme": None, "values": {}}
     assert ctx.state.changes() == {}
+    assert ctx.documents.as_writes() == ()
 
 
 @pytest.mark.parametrize(
@@ -217,21 +216,39 @@ def test_looking_at_settings_writes_nothing(server):
         [{"a": 1, "old": None}],
     ],
 )
-def test_settings_are_merged_key_by_key(server, params):
+async def test_settings_are_merged_key_by_key(server, params):
     """In the contract's form and in those of the existing client."""
-    ctx = user_ctx(server, {"settings": b'{"old":1,"kept":{"x":1}}'})
-    result = _run(server, "save_settings", ctx, params)
+    before = user_ctx(server)
+    await _run(server, "save_settings", before, {"settings": {"old": 1, "kept": {"x": 1}}})
+    await committed(before)
+    ctx = user_ctx(server)
+    result = await _run(server, "save_settings", ctx, params)
     assert result["saved"] is True
     assert result["settings"] == {"kept": {"x": 1}, "a": 1}
     assert result["updated_fields"] == ["a", "old"]
-    assert orjson.loads(ctx.state.changes()["settings"]) == {"kept": {"x": 1}, "a": 1}
+    await committed(ctx)
+    stored = await _run(server, "get_settings", user_ctx(server))
+    assert stored["settings"] == {"kept": {"x": 1}, "a": 1}
+
+
+async def test_p4_settings_that_another_session_saved_meanwhile_are_not_lost(server):
+    """Two sessions of a user save at once: the second is refused by the store, to run again."""
+    first, second = user_ctx(server), user_ctx(server)
+    await _run(server, "save_settings", first, {"settings": {"a": 1}})
+    await _run(server, "save_settings", second, {"settings": {"b": 2}})
+    await committed(first)
+    with pytest.raises(ConflictError):
+        await committed(second)
+    again = user_ctx(server)
+    result = await _run(server, "save_settings", again, {"settings": {"b": 2}})
+    assert result["settings"] == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("params", [None, {}, [], "x", {"settings": 5}, {"settings": {}}])
-def test_settings_that_are_none_are_refused(server, params):
+async def test_settings_that_are_none_are_refused(server, params):
     """The error names the field."""
     with pytest.raises(ReplyError) as caught:
-        _run(server, "save_settings", user_ctx(server), params)
+        await _run(server, "save_settings", user_ctx(server), params)
     assert caught.value.code == "INVALID_PARAMS"
     assert caught.value.details[0]["path"] == "params.settings"
 
@@ -243,12 +260,14 @@ def test_settings_that_are_none_are_refused(server, params):
         ("update_user_preferences", {"values": {"a": "x" * 70_000}}),
     ],
 )
-def test_p8_settings_have_a_bound(server, method, params):
+async def test_p8_settings_have_a_bound(server, method, params):
     """P8: 64 KiB, with a declared error that says so."""
+    ctx = user_ctx(server)
     with pytest.raises(HandlerError) as caught:
-        _run(server, method, user_ctx(server), params)
+        await _run(server, method, ctx, params)
     assert caught.value.code == "SETTINGS_TOO_LARGE"
     assert caught.value.details["limit_bytes"] == 65536
+    assert ctx.documents.as_writes() == ()
 
 
 def test_preferences_have_sensible_lengths(server):

@@ -181,7 +181,10 @@ def test_names_are_strings():
 
 def test_p2_concurrent_methods_cannot_write():
     """P2: neither by assignment nor in place nor by making a slot."""
-    state = State({"a": b"[1]", "cart": b'{"items":[]}'}, locked="concurrent methods cannot write session state")
+    state = State(
+        {"a": b"[1]", "cart": b'{"items":[]}'},
+        locked="concurrent methods cannot write session state",
+    )
     assert state["a"] == [1]
     assert state.slot("cart", Cart) == Cart()
     for write in (
