@@ -289,6 +289,7 @@ class Account:
         Raises:
             BrokenPromiseError: always.
         """
+        __tracebackhide__ = True
         lines = list(self._history)
         own = [line for line in lines if subject and subject in line[1:4]]
         shown = [*own[-SHOWN:], None, *lines[-SHOWN:]]
