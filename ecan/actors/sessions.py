@@ -337,7 +337,8 @@ class SessionService:
         Raises:
             SupervisionError: it does not fit the session's state.
         """
-        if await self._ask(FindSession, Sid(sid)) is None:
+        in_memory = self.directory.get(Sid(sid)) is not None
+        if not in_memory and await self._ask(FindSession, Sid(sid)) is None:
             raise SupervisionError("there is no such session")
         await self._ask(SteerSession, Sid(sid), command)
 

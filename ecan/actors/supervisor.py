@@ -352,11 +352,14 @@ class SupervisorActor(LoopActor):
         )
         if cell.budget is not None:
             cell.budget.reset()
-        self._spawn(self._empty(cell, reply), reply)
+        # RACE: as a commit on its way it outlives this supervisor, and the next incarnation,
+        # whoever begins it, waits for it.
+        cell.landing = self.env.loop.create_task(self._empty(cell, cell.landing, reply))
 
-    async def _empty(self, cell: Cell, reply: asyncio.Future[None]) -> None:
+    async def _empty(
+        self, cell: Cell, landing: asyncio.Task[None] | None, reply: asyncio.Future[None]
+    ) -> None:
         """Delete a session's slots, in the store first; then it goes on."""
-        landing = cell.landing
         if landing is not None and not landing.done():
             await asyncio.wait([landing])  # it may still add to the slots
         reason = "reset"

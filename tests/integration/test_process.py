@@ -48,7 +48,7 @@ async def test_ready_line_and_first_password(tmp_path):
         handlers = re.search(r"handlers=(\d+)", first.out)[1]
         lines = first.out.splitlines()
         assert lines[1:] == [
-            f"ecan: ready on http://127.0.0.1:{port} (mode=web, store=memory, handlers={handlers})"
+            f"ecan: ready on http://127.0.0.1:{port} (mode=web, store=sqlite, handlers={handlers})"
         ]
         password = re.fullmatch(r"ecan: first account 'admin', password: (\S+)", lines[0])[1]
         async with first.client() as client:
