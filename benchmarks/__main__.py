@@ -10,13 +10,15 @@ from typing import Any
 
 import orjson
 
-from benchmarks import isolation, round_trip, sessions
+from benchmarks import at_rest, durability, isolation, round_trip, sessions
 from benchmarks.harness import CLIENT_CPU, CPUS, machine, pin
 
 BENCHMARKS = {
     "round_trip": round_trip.run,
     "isolation": isolation.run,
     "sessions": sessions.run,
+    "durability": durability.run,
+    "at_rest": at_rest.run,
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -103,7 +103,7 @@ class App:
         self.clock = LoopClock()
         self.metrics = Metrics()
         self.registry = build_registry(config)
-        self.store = make_store(config)
+        self.store = make_store(config, self.metrics)
         self.workers = WorkerThreads(config.worker_threads)
         self.processes = ProcessLane()
         self.watchdog = StallWatchdog(self.loop, on_stall=self._stalled)

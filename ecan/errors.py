@@ -8,7 +8,7 @@
     │  └─ HandlerError              what authors of handlers raise (outcome "ran")
     ├─ DisconnectError              becomes a close code
     ├─ StoreError
-    │  ├─ SlotError                 a state slot or document that cannot be encoded and decoded again
+    │  ├─ SlotError                 a state slot or document that cannot be read back as it was
     │  ├─ StoreUnavailableError     disk full, I/O error, locked: later it may work (BUSY)
     │  ├─ ConflictError             a document was changed by another session (run again, CONFLICT)
     │  └─ IdUsedError               the request id took effect before (ID_EXPIRED)

@@ -230,6 +230,12 @@ class Record:
         if self.last_active_mono - self._activity_written_mono >= ACTIVITY_EVERY_S:
             self.write_quietly(self.commit_of())
 
+    def write_last_activity(self) -> None:
+        """The server stops: let the store know what it does not."""
+        if self.facts_changed or self.last_active_mono > self._activity_written_mono:
+            self.facts_changed = True
+            self.write_quietly(self.commit_of())
+
     def _look_at(
         self, commit: Commit, before: SavedTokens | None, durable: asyncio.Future[None]
     ) -> None:

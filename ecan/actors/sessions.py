@@ -109,6 +109,7 @@ class SessionService:
             if cell.actor is not None:
                 cell.actor.halt()
                 cell.actor = None
+            cell.write_last_activity()
         if self._supervisor is not None:
             self._supervisor.halt()
             self._supervisor = None

@@ -39,6 +39,9 @@ SECONDS = (
 )
 """Bounds of every duration: from an inline handler to the default deadline."""
 
+BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+"""Bounds of works in one transaction of the store."""
+
 DEPTHS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Bounds of mailbox depth, up to the default ECAN_MAILBOX_SIZE."""
 
@@ -156,6 +159,8 @@ class Metrics:
         "mailbox_depth",
         "methods",
         "registry",
+        "store_batch",
+        "store_write",
     )
 
     def __init__(self) -> None:
@@ -165,6 +170,8 @@ class Metrics:
         self.dead_letters = 0
         self.loop_lag = Histogram(SECONDS)
         self.mailbox_depth = Histogram(DEPTHS)
+        self.store_batch = Histogram(BATCHES)
+        self.store_write = Histogram(SECONDS)
         self._labelled: dict[str, dict[str, int]] = {name: {} for name in LABELLED}
         self._gauges: dict[str, Callable[[], float | Mapping[str, float]]] = {}
         self.registry = CollectorRegistry()
@@ -178,6 +185,11 @@ class Metrics:
         if found is None:
             found = self.methods[name] = MethodMetrics(name)
         return found
+
+    def batch_written(self, works: int, seconds: float) -> None:
+        """The store wrote a batch; see `ecan.store.sqlite_queue.StoreObserver`."""
+        self.store_batch.observe(works)
+        self.store_write.observe(seconds)
 
     def rejected(self, reason: str) -> None:
         """A request or connection was refused, with this error code or word."""
@@ -252,6 +264,12 @@ class _ServerCollector(Collector):
         yield _histogram("ecan_loop_lag_seconds", "How late the loop is.", metrics.loop_lag)
         yield _histogram(
             "ecan_mailbox_depth_requests", "Requests waiting at enqueue.", metrics.mailbox_depth
+        )
+        yield _histogram(
+            "ecan_store_batch_works", "Works in one transaction.", metrics.store_batch
+        )
+        yield _histogram(
+            "ecan_store_write_seconds", "One transaction, syncs included.", metrics.store_write
         )
         yield from self._methods(list(metrics.methods.values()))
 

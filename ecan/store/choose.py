@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ecan.store.memory import MemoryStore
 from ecan.store.sqlite import SqliteStore
@@ -11,6 +11,7 @@ from ecan.store.sqlite import SqliteStore
 if TYPE_CHECKING:
     from ecan.config import Settings
     from ecan.store.base import SessionStore
+    from ecan.store.sqlite_queue import StoreObserver
 
 SESSIONS_FILE = "sessions.sqlite3"
 
@@ -26,9 +27,10 @@ def sqlite_path(settings: Settings) -> Path | None:
     return settings.data_dir / Path(path or SESSIONS_FILE).expanduser()
 
 
-def make_store(settings: Settings) -> SessionStore:
-    """The store of a server, not open yet."""
+def make_store(settings: Settings, observer: StoreObserver | None = None) -> SessionStore:
+    """The store of a server, not open yet; the observer hears of every batch."""
     path = sqlite_path(settings)
     if path is None:
         return MemoryStore()
-    return SqliteStore(path, durability=settings.durability)  # type: ignore[arg-type]  # one of them
+    durability: Any = settings.durability
+    return SqliteStore(path, durability=durability, observer=observer)

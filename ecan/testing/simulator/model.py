@@ -93,6 +93,7 @@ class Model:
         self.is_over: Callable[[str], bool] = lambda _sid: False
         self.now: Callable[[], float] = lambda: 0.0
         self._began_at = 0.0
+        self._forgiven_at: dict[str, float] = {}
         self._disk = disk
         self._trace = trace
         self._owners: dict[tuple[str, int], Any] = {}
@@ -113,6 +114,7 @@ class Model:
     def forgive(self, sid: str) -> None:
         """An operator revived or reset the session: its crashes do not count any more."""
         self._crashes.pop(sid, None)
+        self._forgiven_at[sid] = self.now()
         self._resets[sid] = self._resets.get(sid, 0) + 1
 
     def happened(self, request: Request) -> bool:
@@ -274,7 +276,7 @@ class Model:
         now = frame["timestamp"] / 1000
         if request.method == "sim.poison":
             self._poisoned.append((self._trace.now_s, image.sid))
-        before = now < self._began_at
+        before = now < max(self._began_at, self._forgiven_at.get(image.sid, 0.0))
         if details.get("restart_in_ms") is None or before:  # a reply that was kept
             return
         crashes = self._crashes.setdefault(image.sid, {})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ecan.testing.simulator.methods import FATES
+from ecan.testing.simulator.world import MAILBOX_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -93,6 +94,7 @@ class Plan:
             (1, "nonsense", self._reuse_id),
             (1, "flood", self._flood),
             (1, "poison", self._poison),
+            (1, "documents", self._contend),
         ]
         self._actions = [a for a in self._actions if not a[1] or a[1] in self._features]
 
@@ -198,6 +200,22 @@ class Plan:
             tabs = [tab for tab in client.tabs if tab.link is not None and client.sid]
             if tabs:
                 self._send(tabs[0], self._world.request(client, "sim.poison", {}))
+
+    def _contend(self) -> None:
+        """Two sessions of one user write the same document, one of them all the time."""
+        tabs = self._usable()
+        pairs = [
+            (one, other)
+            for one in tabs
+            for other in tabs
+            if one.session is not other.session and one.session.user_id == other.session.user_id
+        ]
+        if pairs:
+            one, other = self._random.choice(pairs)
+            doing = {"document": "a", "pause_s": 0.3}
+            self._send(one, self._world.request(one.session, "sim.async", doing))
+            for _ in range(MAILBOX_SIZE):
+                self._send(other, self._world.request(other.session, "sim.async", doing))
 
     def _nonsense(self) -> None:
         tabs = [tab for tab in self._world.tabs if tab.link is not None]

@@ -41,7 +41,7 @@ def settings() -> Settings:
         session_timeout_s=SESSION_TIMEOUT_S,
         passivate_after_s=90.0,
         passivate_detached_after_s=30.0,
-        max_sessions_per_user=5,
+        max_sessions_per_user=3,
         request_timeout_s=8.0,
         rate_limit=RateLimit(20.0, 30),
         drain_timeout_s=5.0,
@@ -244,6 +244,8 @@ class World:
             self.trace.add("operator.refused", f"{command} {sid}: {error}")
         else:
             self.trace.add(f"operator.{command}", sid)
+            if command in ("revive", "reset"):
+                self.model.forgive(sid)
 
 
 EFFECTS = ("sim.inline", "sim.async", "sim.deaf", "sim.thread", "sim.stream")
