@@ -83,7 +83,7 @@ def refused_by_store(error: StoreError) -> ReplyError | None:
         return RetryError(
             "CONFLICT",
             "Other sessions of yours changed the same documents all the time; try again.",
-            outcome="ran",
+            outcome="not_run",
             retryable=True,
             retry_after_ms=100,
         )

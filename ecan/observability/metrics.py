@@ -265,9 +265,7 @@ class _ServerCollector(Collector):
         yield _histogram(
             "ecan_mailbox_depth_requests", "Requests waiting at enqueue.", metrics.mailbox_depth
         )
-        yield _histogram(
-            "ecan_store_batch_works", "Works in one transaction.", metrics.store_batch
-        )
+        yield _histogram("ecan_store_batch_works", "Works in one transaction.", metrics.store_batch)
         yield _histogram(
             "ecan_store_write_seconds", "One transaction, syncs included.", metrics.store_write
         )
