@@ -32,7 +32,7 @@ CRASHES = 3
 CRASH_WINDOW_S = 60.0
 POISONED_SESSIONS = 5
 
-RETRY = ("BUSY", "DRAINING")
+RETRY = ("BUSY", "DRAINING", "CONFLICT")
 """Answers that are not kept: what ran was undone, and a retry may run it again."""
 
 
@@ -81,6 +81,7 @@ class Model:
         now: UTC epoch seconds.
         ever_failed: sessions of which some commit failed in an earlier life.
         is_over: whether the process has ended a session, durably or not yet.
+        active_at: UTC epoch seconds of each session's last activity, as is durable.
         failures: how often commits of each session have failed in this life.
     """
 
@@ -90,6 +91,7 @@ class Model:
         self.failures: Counter[str] = Counter()
         self.ever_failed: set[str] = set()
         self.erased: set[str] = set()
+        self.active_at: dict[str, float] = {}
         self.is_over: Callable[[str], bool] = lambda _sid: False
         self.now: Callable[[], float] = lambda: 0.0
         self._began_at = 0.0
@@ -126,6 +128,10 @@ class Model:
 
     def lands(self, image: SessionImage, commit: Commit) -> None:
         """A commit is about to be applied to the image."""
+        if commit.facts is not None:
+            self.active_at[image.sid] = commit.facts.last_active_at
+        elif commit.answer is not None:
+            self.active_at[image.sid] = self.now()
         answer_id = commit.answer.request_id if commit.answer is not None else None
         request = self.requests.get(answer_id or "")
         if request is not None and request.session.sid != image.sid:
@@ -187,8 +193,6 @@ class Model:
         elif not self.failures[ctx.sid]:  # ADR 9: only while the store cannot write
             self._trace.broken("P5", f"{ctx.sid}#{ctx.incarnation} serves and is not durable")
         self._check_state(ctx, request, image)
-        if request.method == "sim.poison" and self._is_poisonous():
-            self._trace.broken("P9", f"{request!r} runs although it crashed five sessions")
 
     def _check_state(self, ctx: UserContext, request: Request, image: SessionImage) -> None:
         seen = ctx.state.get(LOG_SLOT, [])
@@ -287,7 +291,8 @@ class Model:
         if len(crashes) > CRASHES:
             self._trace.broken("P6", f"{image.sid} is restarted after {len(crashes)} crashes")
 
-    def _is_poisonous(self) -> bool:
+    def is_poisonous(self) -> bool:
+        """Whether `sim.poison` must be suspended by now."""
         recent = [sid for at, sid in self._poisoned if self._trace.now_s - at < CRASH_WINDOW_S - 1]
         return len(set(recent)) >= POISONED_SESSIONS
 

@@ -94,9 +94,15 @@ class Plan:
             (1, "nonsense", self._reuse_id),
             (1, "flood", self._flood),
             (1, "poison", self._poison),
-            (1, "documents", self._contend),
+            (2, "documents", self._contend),
         ]
         self._actions = [a for a in self._actions if not a[1] or a[1] in self._features]
+
+    def populate(self) -> None:
+        """How many are there when it begins."""
+        for number in range(self._random.choice((1, 1, 2, 7))):
+            self._world.new_client(number % 3 + 1)
+        self._world.run_for(1.0)
 
     def step(self) -> None:
         """Do one thing, then let some time pass."""
@@ -225,6 +231,7 @@ class Plan:
             tab.link.send(self._random.choice(NONSENSE))
             if tab.session.sid and self._random.random() < 0.3:  # noqa: PLR2004
                 tab.call("sim.read", {"tag": "n"}, session_id=tab.session.session_id)
+                tab.call("sim.read", {"tag": "n"}, **{**tab.credentials(), "token": "stolen"})
                 tab.call("sim.read", {"tog": "n"}, **tab.credentials())
                 tab.bound = True
 

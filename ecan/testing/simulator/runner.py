@@ -101,6 +101,7 @@ def run_seed(
             world.faults.at_once = seed % 7 == 0
             with world.watch.at_the_cells():
                 plan = Plan(world, features)
+                plan.populate()
                 for number in range(1, steps + 1):
                     step = number
                     plan.step()

@@ -134,8 +134,12 @@ class SimulatedStore:
         if self._loop.dead:
             return self._loop.create_future()
         if self._faults.at_once and not self._faults.broken:
+            try:
+                self._disk.commit(commit)
+            except StoreError as error:
+                self._trace.add("store.conflict", f"{describe(commit)}: {type(error).__name__}")
+                raise
             self._trace.add("store.landed", describe(commit))
-            self._disk.commit(commit)
             return None
         knows = self._faults.at_once or self._random.random() < 0.5  # noqa: PLR2004 - or finds out
         if self._faults.broken and knows:

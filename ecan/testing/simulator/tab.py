@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import orjson
 
+from ecan.testing.simulator.model import RETRY
+
 if TYPE_CHECKING:
     from ecan.testing.simulator.link import Link
     from ecan.testing.simulator.model import Request
@@ -178,7 +180,7 @@ class Tab:
             self.session.refreshing -= 1
         if code == "INVALID_TOKEN" and method != "sim.read":
             self._locked_out()
-        again = error.get("retryable") and (error["outcome"] == "not_run" or code == "BUSY")
+        again = error.get("retryable") and (error["outcome"] == "not_run" or code in RETRY)
         if not again or code == "METHOD_SUSPENDED":
             self.waiting.pop(frame["id"], None)
 

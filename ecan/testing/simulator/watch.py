@@ -57,6 +57,9 @@ class Watch:
         """The process died: its connections are gone."""
         self.owed.clear()
         self._lanes.clear()
+        for sid in self.last_active:  # what was accepted and no more, nobody knows of
+            active_at = self._model.active_at.get(sid, 0.0)
+            self.last_active[sid] = min(self.last_active[sid], active_at)
 
     # -- the mailbox's door ------------------------------------------------------------
 
@@ -81,10 +84,13 @@ class Watch:
                 raise
             if known or (cell.pending.get(call.id) is not call and not call.answered):
                 _remove(lane, call)  # attached to the first one, or answered again
-            elif call.spec.activity:
+                return
+            if call.spec.activity:
                 self.last_active[cell.sid] = self._model.now()
-            if request is not None and call in (*lane, cell.pending.get(call.id)):
+            if request is not None:
                 request.accepted_life = self._model.life
+                if request.method == "sim.poison" and self._model.is_poisonous():
+                    self._trace.broken("P9", f"{request!r} taken, it crashed five sessions")
                 self._trace.add("accepted", f"{request!r} in {cell.sid}")
 
         with mock.patch.object(Cell, "accept", noted):
