@@ -1,5 +1,7 @@
 """What the commands of the admin socket take; one class each, read by server, CLI and docs."""
 
+# ruff: noqa: RUF009 - _doc makes an attrs field, which is no shared default
+
 from __future__ import annotations
 
 from typing import Any, Literal
