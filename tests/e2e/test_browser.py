@@ -126,6 +126,10 @@ def test_two_tabs_share_one_session(
 
 def test_server_restart_is_noticed_and_said(page: Page, server: ServerProcess) -> None:
     """The page reconnects by itself; with a volatile store it asks to log in again."""
+    assert server.stop() == 0
+    server.env["ECAN_STORE"] = "memory"
+    server.start()
+    page.reload()
     log_in(page)
     in_session(page)
     by_id(page, "console-params").fill('{"keep": "me"}')
