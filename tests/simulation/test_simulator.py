@@ -13,9 +13,9 @@ from ecan.testing.simulator import FEATURES, run_seed, shrink
 from ecan.testing.simulator.__main__ import main
 from ecan.testing.simulator.runner import Failure, Report
 
-CHUNKS = 20
-SEEDS_EACH = 26
-"""520 seeds; with 70 steps each they take about half a minute on two cores."""
+CHUNKS = 40
+SEEDS_EACH = 25
+"""1000 seeds; with 70 steps each they take about half a minute on two cores."""
 
 STEPS = 70
 

@@ -49,6 +49,7 @@ class Request:
         final: status, code and outcome of the definite answer that left, if one did.
         accepted_life: the last process that took it.
         failures_before: how often its session's commits had failed when it was taken last.
+        cancellable: a client has asked to cancel it, or may have by leaving.
         unsaved_life: the last process whose answer the store could not keep.
         answered: finals that left.
     """
@@ -65,6 +66,7 @@ class Request:
     final: tuple[str, str, str] | None = None
     accepted_life: int = 0
     failures_before: int = 0
+    cancellable: bool = False
     unsaved_life: int = 0
     answered: int = 0
 
@@ -211,6 +213,9 @@ class Model:
         request.answered += 1
         if error:
             self._trace.count(f"code.{code}")
+        reason = (error.get("details") or {}).get("reason")
+        if code == "CANCELLED" and not request.cancellable and reason is None:
+            self._trace.broken("P13", f"{request!r} was cancelled and nobody asked for it: {frame}")
         if image is None or (error and outcome == "not_run") or code in RETRY:
             return
         excused = self._check_kept(request, image, frame, data)

@@ -52,6 +52,9 @@ METHODS: dict[str, tuple[int, str]] = {
 }
 """How often each is asked for, and the feature it belongs to."""
 
+LONG_S = 50.0
+"""Longer than a session may be idle before it is passivated: it is busy, not idle."""
+
 PAUSING = ("sim.async", "sim.deaf", "sim.stream", "sim.overlap", "sim.read_documents")
 
 NONSENSE: tuple[bytes, ...] = (
@@ -145,7 +148,7 @@ class Plan:
         if random.random() < 0.4:  # noqa: PLR2004
             doing["pushes"] = random.randint(1, 3)
         if method in PAUSING:
-            doing["pause_s"] = random.choice((0.0, 0.0, 0.01, 0.3, 3.0, 12.0))
+            doing["pause_s"] = random.choice((0.0, 0.0, 0.01, 0.3, 3.0, 12.0, LONG_S))
             doing["progress"] = random.choice((0, 0, 1, 3))
         if method == "sim.async" and "documents" in usable and random.random() < 0.5:  # noqa: PLR2004
             doing["document"] = random.choice("ab")
@@ -155,8 +158,11 @@ class Plan:
         meta: dict[str, Any] = {}
         if "deadlines" in self._features and self._random.random() < 0.15:  # noqa: PLR2004
             meta["deadline_ms"] = self._random.choice((1, 20, 100, 1000))
+        if request.params.get("pause_s") == LONG_S:
+            meta["deadline_ms"] = LONG_S * 2000
         if self._random.random() < 0.05:  # noqa: PLR2004
             meta["on_disconnect"] = "cancel"
+            request.cancellable = True
         self._bind(tab, meta)
         tab.ask(request, **meta)
 
@@ -240,7 +246,9 @@ class Plan:
         if tabs:
             tab = self._random.choice(tabs)
             asked = list(tab.waiting.values()) or tab.session.requests
-            tab.call("session.cancel", {"request_id": self._random.choice(asked).id})
+            request = self._random.choice(asked)
+            request.cancellable = True
+            tab.call("session.cancel", {"request_id": request.id})
 
     def _call_session(self) -> None:
         tabs = [tab for tab in self._usable() if tab.bound]
@@ -321,6 +329,9 @@ class Plan:
         kind = self._random.choice(("broken", "broken", "unreadable", "slow"))
         setattr(faults, kind, True)
         self._world.trace.add(f"store.is_{kind}")
+        if kind == "broken" and self._random.random() < 0.4:  # noqa: PLR2004 - a hiccup
+            self._world.run_for(self._random.random() * 0.05)
+            faults.broken = False
 
     def _mend_store(self) -> None:
         faults = self._world.faults
