@@ -32,7 +32,7 @@ from ecan.handlers.registry import Registry
 from ecan.observability import Metrics
 from ecan.protocol.frames import Request
 from ecan.runtime import LoopClock, ProcessLane, StallWatchdog, WorkerThreads
-from ecan.store import LetterRow
+from ecan.store import Ended, LetterRow
 
 T0 = 1_700_000_000.0
 
@@ -333,6 +333,11 @@ class World:
         await asyncio.sleep(self.settings.passivate_detached_after_s + 20)
         assert self.directory.get(tab.cell.sid) is None
 
+    async def until_gone(self, tab: Tab) -> None:
+        """The store has no such session any more."""
+        while not isinstance(await self.store.load(tab.cell.sid), Ended):
+            await asyncio.sleep(1)
+
     async def letters(self) -> list[LetterRow]:
         """Dead letters, the newest first."""
         return list(await self.store.letters(100))
@@ -410,4 +415,4 @@ async def a_world(
         if left:
             await asyncio.wait(left, timeout=5)
         left = asyncio.all_tasks() - before - {asyncio.current_task()}
-        assert left == set()
+        assert left == set(), left

@@ -284,7 +284,7 @@ def test_p15_tokens_can_be_put_back_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "outcome", "retry"),
     [
-        (ConflictError("x"), "CONFLICT", "ran", True),
+        (ConflictError("x"), "CONFLICT", "not_run", True),
         (IdUsedError("x"), "ID_EXPIRED", "not_run", False),
         (StoreUnavailableError("x"), "BUSY", "unknown", True),
     ],
