@@ -282,6 +282,38 @@ async def test_status_for_operators(tmp_path, store):
         await app.stop()
 
 
+async def test_a_store_that_cannot_write_is_told_to_operators(tmp_path):
+    """Health degraded, the reason in the status, a gauge; draining goes before."""
+    app = App(config(tmp_path, store="memory"))
+    await app.start()
+    try:
+        for trouble, status in ((None, "healthy"), ("the disk is full", "degraded")):
+            app.store.trouble = trouble
+            assert app.health() == (status, 0)
+            assert (app.status()["status"], app.status()["store_trouble"]) == (status, trouble)
+            gauge = f"ecan_store_degraded {float(trouble is not None)}"
+            assert gauge in app.metrics.render().decode()
+    finally:
+        await app.stop()
+    assert app.health() == ("draining", 0)
+
+
+async def test_sessions_and_letters_of_the_last_life_are_counted(tmp_path):
+    """What rests in the store at the start counts for the caps and the status."""
+    for life in (1, 2):
+        app = App(config(tmp_path, debug_methods=True))
+        await app.start()
+        try:
+            assert app.sessions.count() == app.status()["dead_letters"] == life - 1
+            assert app.sessions.by_state()["passivated"] == life - 1
+            async with Client(f"ws://127.0.0.1:{app.gateway.port}/ws") as client:
+                await client.login("admin", ADMIN_PASSWORD)
+                assert (await client.error("debug.crash"))["code"] == "HANDLER_CRASHED"
+            assert app.sessions.count() == app.status()["dead_letters"] == life
+        finally:
+            await app.stop()
+
+
 def test_debug_methods_only_when_asked(tmp_path):
     """debug.* exists with ECAN_DEBUG_METHODS=1 and not without."""
     assert "debug.crash" not in build_registry(config(tmp_path))

@@ -111,7 +111,13 @@ def test_origins(allowed, origin, host, status):
 
 @pytest.mark.parametrize(
     ("status", "connections", "expected"),
-    [("healthy", 9, None), ("healthy", 10, 503), ("draining", 0, 503), ("starting", 0, 503)],
+    [
+        ("healthy", 9, None),
+        ("healthy", 10, 503),
+        ("degraded", 9, None),
+        ("draining", 0, 503),
+        ("starting", 0, 503),
+    ],
 )
 def test_who_may_upgrade_now(status, connections, expected):
     """Not while the server starts, drains or is full."""
@@ -120,6 +126,13 @@ def test_who_may_upgrade_now(status, connections, expected):
     )
 
     assert (response.status_code if response else None) == expected
+
+
+def test_a_server_that_cannot_write_is_up_and_says_so():
+    """Another one would not fare better: it stays ready, and its health says degraded."""
+    response = answers("degraded").answer(ask("/health"))
+    assert (response.status_code, b'"degraded"' in response.body) == (200, True)
+    assert answers("degraded").answer(ask("/health/ready")).status_code == 200
 
 
 def test_a_server_that_starts_is_not_ready():

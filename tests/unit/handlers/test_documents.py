@@ -85,7 +85,7 @@ async def test_a_document_that_does_not_fit_its_type_is_named(server):
     """Collection and key are in the message."""
     await stored(server, {"a": {"words": "milk"}})
     notes = user_ctx(server).user.collection("notes", Note)
-    with pytest.raises(SlotError, match="notes/a.*does not fit Note"):
+    with pytest.raises(SlotError, match=r"notes/a.*does not fit Note"):
         await notes.get("a")
     with pytest.raises(SlotError, match="notes/a"):
         await notes.list()
