@@ -175,6 +175,19 @@ class Expiring:
     next_at: float | None
 
 
+@attrs.frozen(kw_only=True)
+class SessionPage:
+    """Answer of `SessionStore.sessions`.
+
+    Attributes:
+        rows: by public id.
+        cursor: goes on behind the last of them; None: there are no more.
+    """
+
+    rows: tuple[SessionRow, ...]
+    cursor: str | None
+
+
 # -- documents of a user -----------------------------------------------------------------
 
 
@@ -341,6 +354,29 @@ class SessionStore(Protocol):
 
     async def of_user(self, user_id: int) -> list[SessionRow]:
         """The sessions of a user, oldest first."""
+
+    async def sessions(
+        self,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        user_id: int | None = None,
+        failed: bool | None = None,
+    ) -> SessionPage:
+        """A page of all sessions, by public id; does not get slower with their number.
+
+        Args:
+            limit: most rows of a page.
+            cursor: from the page before; or any text: it goes on behind that.
+            user_id: only those of this user.
+            failed: only those that are given up, or are not.
+
+        Raises:
+            ValueError: the limit is less than 1.
+        """
+
+    async def count_by_user(self) -> dict[int, int]:
+        """How many sessions each user has; users without are missing."""
 
     async def expiring(self, now_at: float, timeout_s: float, limit: int) -> Expiring:
         """Sessions whose ``last_active_at + timeout_s`` and ``keep_until_at`` have passed.

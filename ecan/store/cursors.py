@@ -28,8 +28,7 @@ def check_page(prefix: str, order: Order, cursor: str | None, limit: int) -> Non
     Raises:
         ValueError: the cursor cannot be one of ours, or the limit is none.
     """
-    if limit < 1:
-        raise ValueError("limit: at least 1")
+    check_limit(limit)
     if cursor is None:
         return
     if by_key(order):
@@ -38,6 +37,16 @@ def check_page(prefix: str, order: Order, cursor: str | None, limit: int) -> Non
         good = cursor.isascii() and cursor.isdigit() and len(cursor) <= MAX_NUMBER_CHARS
     if not good:
         raise ValueError("cursor: not from a page with this prefix and order")
+
+
+def check_limit(limit: int) -> None:
+    """See whether a page may be so long.
+
+    Raises:
+        ValueError: it is less than 1.
+    """
+    if limit < 1:
+        raise ValueError("limit: at least 1")
 
 
 def prefix_end(prefix: str) -> str | None:

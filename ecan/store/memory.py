@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import bisect
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -17,9 +19,11 @@ from ecan.store.base import (
     MAX_REPLY_ROWS,
     MAX_USED_LOADED,
     Ended,
+    SessionPage,
     Snapshot,
     id_hash,
 )
+from ecan.store.cursors import check_limit
 from ecan.store.memory_documents import MemoryDocuments
 from ecan.store.memory_idle import IdleIndex
 
@@ -44,6 +48,10 @@ _Row = TypeVar("_Row")
 
 MAX_USED_IDS = 65_536
 """Of a session: what is older may be used again. 6 MB; a session this long is for a real store."""
+
+
+SLICE = 1000
+"""Sessions looked at in one turn of the loop, when they are listed."""
 
 
 class _Record:
@@ -119,6 +127,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
         self._ended: dict[str, str] = {}
+        self._order: list[str] = []  # the keys of it, sorted
         self._of_user: dict[int, set[str]] = {}
         self._idle = IdleIndex()
         self._documents = MemoryDocuments()
@@ -135,6 +144,7 @@ class MemoryStore:
         row = snapshot.row
         self._forget(row.sid)
         self._records[row.sid] = _Record(snapshot)
+        bisect.insort(self._order, row.sid)
         self._of_user.setdefault(_user_id(row), set()).add(row.sid)
         self._idle.set(row.sid, row.facts)
 
@@ -174,6 +184,7 @@ class MemoryStore:
         record = self._records.pop(sid, None)
         if record is None:
             return False
+        del self._order[bisect.bisect_left(self._order, sid)]
         self._idle.remove(sid)
         user_id = _user_id(record.row)
         self._of_user[user_id].discard(sid)
@@ -189,6 +200,36 @@ class MemoryStore:
         """See `SessionStore.of_user`."""
         rows = [self._records[sid].row for sid in self._of_user.get(user_id, ())]
         return sorted(rows, key=lambda row: (row.created_at, row.sid))
+
+    async def sessions(
+        self,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        user_id: int | None = None,
+        failed: bool | None = None,
+    ) -> SessionPage:
+        """See `SessionStore.sessions`."""
+        check_limit(limit)
+        found: list[SessionRow] = []
+        behind = cursor or ""
+        while part := self._order[(at := bisect.bisect_right(self._order, behind)) : at + SLICE]:
+            for sid in part:
+                row = self._records[sid].row
+                if user_id is not None and _user_id(row) != user_id:
+                    continue
+                if failed is not None and row.facts.failed is not failed:
+                    continue
+                if len(found) == limit:
+                    return SessionPage(rows=tuple(found), cursor=found[-1].sid)
+                found.append(row)
+            behind = part[-1]
+            await asyncio.sleep(0)
+        return SessionPage(rows=tuple(found), cursor=None)
+
+    async def count_by_user(self) -> dict[int, int]:
+        """See `SessionStore.count_by_user`."""
+        return {user_id: len(sids) for user_id, sids in self._of_user.items()}
 
     async def expiring(self, now_at: float, timeout_s: float, limit: int) -> Expiring:
         """See `SessionStore.expiring`."""

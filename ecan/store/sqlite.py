@@ -19,7 +19,7 @@ import apsw
 from ecan.errors import StoreError
 from ecan.observability import get_logger
 from ecan.store.base import MAX_LEDGER_ROWS, Snapshot
-from ecan.store.cursors import check_page
+from ecan.store.cursors import check_limit, check_page
 from ecan.store.file_lock import FileLock
 from ecan.store.sqlite_check import BackgroundCheck
 from ecan.store.sqlite_db import cannot_open, make_directory, open_database
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Expiring,
         LetterRow,
         Order,
+        SessionPage,
         SessionRow,
     )
     from ecan.store.sqlite_meta import Durability
@@ -236,6 +237,26 @@ class SqliteStore:
         """See `SessionStore.of_user`."""
         work = Read(lambda tables: tables.sessions.of_user(user_id), settled=True)
         return list(await self._ask(work))
+
+    async def sessions(
+        self,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        user_id: int | None = None,
+        failed: bool | None = None,
+    ) -> SessionPage:
+        """See `SessionStore.sessions`."""
+        check_limit(limit)
+        page: SessionPage = await self._ask(
+            Read(lambda tables: tables.sessions.page(limit, cursor, user_id, failed), settled=True)
+        )
+        return page
+
+    async def count_by_user(self) -> dict[int, int]:
+        """See `SessionStore.count_by_user`."""
+        work = Read(lambda tables: tables.sessions.count_by_user(), settled=True)
+        return dict(await self._ask(work))
 
     async def expiring(self, now_at: float, timeout_s: float, limit: int) -> Expiring:
         """See `SessionStore.expiring`."""

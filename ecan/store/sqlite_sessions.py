@@ -22,6 +22,7 @@ from ecan.store.base import (
     LedgerRow,
     PushRow,
     ReplyRow,
+    SessionPage,
     SessionRow,
     Snapshot,
     TokenRow,
@@ -171,6 +172,26 @@ class Sessions:
         """See `SessionStore.of_user`."""
         sql = f"{_SELECT_ROW} WHERE user_id = ? ORDER BY created_at, sid"
         return [self._row(row) for row in self._rows(sql, user_id)]
+
+    def page(
+        self, limit: int, cursor: str | None, user_id: int | None, failed: bool | None
+    ) -> SessionPage:
+        """See `SessionStore.sessions`; by the primary key, or by an index that is as small."""
+        wanted = ["sid > ?"]
+        values: list[Any] = [cursor or ""]
+        if user_id is not None:
+            wanted.append("user_id = ?")
+            values.append(user_id)
+        if failed is not None:
+            wanted.append(f"failed = {int(failed)}")  # as the partial index has it
+        sql = f"{_SELECT_ROW} WHERE {' AND '.join(wanted)} ORDER BY sid LIMIT ?"
+        found = self._rows(sql, *values, limit + 1)
+        rows = tuple(self._row(row) for row in found[:limit])
+        return SessionPage(rows=rows, cursor=rows[-1].sid if len(found) > limit else None)
+
+    def count_by_user(self) -> dict[int, int]:
+        """See `SessionStore.count_by_user`; one walk of an index."""
+        return dict(self._rows("SELECT user_id, count(*) FROM sessions GROUP BY user_id"))
 
     def expiring(self, now_at: float, timeout_s: float, limit: int) -> Expiring:
         """See `SessionStore.expiring`.

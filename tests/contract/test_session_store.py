@@ -25,6 +25,7 @@ from ecan.store import (
     MemoryStore,
     PushRow,
     ReplyRow,
+    SessionPage,
     SessionRow,
     SessionStore,
     Snapshot,
@@ -750,3 +751,89 @@ async def test_what_it_refuses_is_a_store_error() -> None:
     """So that whoever commits needs to know one tree."""
     assert issubclass(ConflictError, StoreError)
     assert issubclass(IdUsedError, StoreError)
+
+
+# -- listing ------------------------------------------------------------------------------
+
+
+async def pages(store, limit, **filters) -> list[list[str]]:
+    """All pages of a listing, as public ids."""
+    found, cursor = [], None
+    while True:
+        page = await store.sessions(limit, cursor, **filters)
+        found.append([r.sid for r in page.rows])
+        cursor = page.cursor
+        if cursor is None:
+            return found
+
+
+async def test_sessions_by_page(store):
+    """Every session once, by public id, whatever the order they were made in."""
+    for sid in ("s3", "s1", "s5", "s2", "s4"):
+        await store.create(snapshot(sid))
+
+    assert await pages(store, 2) == [["s1", "s2"], ["s3", "s4"], ["s5"]]
+    assert await pages(store, 5) == [["s1", "s2", "s3", "s4", "s5"]]
+    assert (await store.sessions(1, "s4")).rows == (row("s5"),)
+
+
+async def test_a_page_of_no_sessions(store):
+    """Nothing, and nothing behind it."""
+    assert await store.sessions(10) == SessionPage(rows=(), cursor=None)
+
+
+async def test_sessions_are_listed_as_committed(store):
+    """The page has the facts of the commits before it."""
+    await store.create(snapshot())
+    landing = store.commit(Commit(sid="s1", incarnation=4, facts=facts(2000.0, failed=True)))
+
+    page = await store.sessions(10)
+
+    assert page.rows == (row(incarnation=4, facts=facts(2000.0, failed=True)),)
+    if landing is not None:
+        await landing
+
+
+async def test_a_cursor_may_be_any_text(store):
+    """The page goes on behind it, so sessions are found by the beginning of their id."""
+    for sid in ("abc", "abd", "b"):
+        await store.create(snapshot(sid))
+
+    assert [r.sid for r in (await store.sessions(2, "ab")).rows] == ["abc", "abd"]
+
+
+async def test_sessions_of_one_user_by_page(store):
+    """Others are not on the page and do not count for its limit."""
+    other = {"user_id": 8, "username": "bob", "role": "user"}
+    for n in range(6):
+        user = other if n % 2 else row().user
+        await store.create(snapshot(row=row(f"s{n}", user=user)))
+
+    assert await pages(store, 2, user_id=8) == [["s1", "s3"], ["s5"]]
+    assert await store.count_by_user() == {7: 3, 8: 3}
+
+
+async def test_failed_sessions_by_page(store):
+    """Those that were given up, those that were not, or both."""
+    for n in range(4):
+        await store.create(snapshot(row=row(f"s{n}", facts=facts(failed=n < 2))))
+
+    assert await pages(store, 1, failed=True) == [["s0"], ["s1"]]
+    assert await pages(store, 9, failed=False) == [["s2", "s3"]]
+    assert await pages(store, 9, failed=True, user_id=8) == [[]]
+
+
+async def test_an_ended_session_is_not_listed(store):
+    """Deleted is gone, from the counts too."""
+    await store.create(snapshot("s1"))
+    await store.create(snapshot("s2"))
+    await store.delete("s1", "killed")
+
+    assert await pages(store, 9) == [["s2"]]
+    assert await store.count_by_user() == {7: 1}
+
+
+async def test_a_page_needs_a_limit(store):
+    """None is a mistake of the caller."""
+    with pytest.raises(ValueError, match="limit"):
+        await store.sessions(0)

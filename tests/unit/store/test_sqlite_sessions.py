@@ -20,6 +20,7 @@ from ecan.store import (
     sqlite_queue,
 )
 from ecan.store.sqlite import SqliteStore
+from ecan.store.sqlite_db import load_migrations
 
 FOREVER_S = 3600.0
 
@@ -280,7 +281,7 @@ async def test_a_file_that_cannot_be_used_is_named(path, durability):
         with pytest.raises(StoreError, match=path.name):
             await SqliteStore(path, durability=durability).open()
         connection = apsw.Connection(str(path))
-        connection.execute("PRAGMA user_version = 2")
+        connection.pragma("user_version", len(load_migrations("sessions")))
         connection.close()
 
 
@@ -289,6 +290,7 @@ import asyncio, pathlib, sys
 sys.path.insert(0, sys.argv[2])
 from store_kit import change, snapshot
 from ecan.store.sqlite import SqliteStore
+from ecan.store.sqlite_db import load_migrations
 
 async def main():
     store = SqliteStore(pathlib.Path(sys.argv[1]))
