@@ -1,4 +1,4 @@
-"""The command ``ecan``: ``serve``, ``users``, ``call``, ``backup``, ``restore``.
+"""The command ``ecan``: ``serve``, ``ops``, ``top``, ``users``, ``call``, ``backup``, ``restore``.
 
 Commands are thin: they read arguments, call what they need and turn the outcome into
 an exit code (0 done, 1 the server said no, 2 usage or configuration, 3 cannot connect).
@@ -58,6 +58,8 @@ app.command(
     "ecan.cli.backup:backup", name="backup", help="Copy accounts, sessions, documents to one file."
 )
 app.command("ecan.cli.backup:restore", name="restore", help="Put such a copy back.")
+app.command("ecan.cli.ops:app", name="ops", help="See and steer a running server.")
+app.command("ecan.cli.top:top", name="top", help="Watch a running server, full screen.")
 app.register_install_completion_command()
 
 

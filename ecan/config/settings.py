@@ -179,17 +179,19 @@ def load() -> Settings:
 
 @attrs.frozen
 class ClientEnvironment:
-    """What `ecan call` finds in its environment.
+    """What `ecan call`, `ecan ops` and `ecan top` find in their environment.
 
     Attributes:
         url: ECAN_URL, else where a server with this environment listens on this machine.
         token: ECAN_TOKEN.
         session_id: ECAN_SESSION_ID.
+        admin_socket: where a server with this environment listens for operators.
     """
 
     url: str
     token: str | None = attrs.field(repr=False)
     session_id: str | None = attrs.field(repr=False)
+    admin_socket: Path
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ClientEnvironment:
@@ -200,11 +202,15 @@ class ClientEnvironment:
             url=environ.get("ECAN_URL", "").strip() or f"{scheme}://127.0.0.1:{port}/ws",
             token=environ.get("ECAN_TOKEN", "").strip() or None,
             session_id=environ.get("ECAN_SESSION_ID", "").strip() or None,
+            admin_socket=Path(
+                environ.get("ECAN_ADMIN_SOCKET", "").strip()
+                or Path(environ.get("ECAN_DATA_DIR", "").strip() or "data") / "admin.sock"
+            ),
         )
 
 
 def load_client() -> ClientEnvironment:
-    """As `load`, for `ecan call`."""
+    """As `load`, for programs that talk to a server."""
     return ClientEnvironment.from_env(os.environ)
 
 
