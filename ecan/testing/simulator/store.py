@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Expiring,
         LetterRow,
         Order,
+        SessionPage,
         SessionRow,
         Snapshot,
     )
@@ -171,6 +172,9 @@ class SimulatedStore:
         """A batch becomes durable, wholly or not at all."""
         size = self._random.randint(1, len(self._queue))
         batch, self._queue = self._queue[:size], self._queue[size:]
+        self._disk.limbo = None
+        if self._faults.broken and self._random.random() < 0.5:  # noqa: PLR2004 - ADR 9: nobody knows
+            self._disk.limbo = [write.land for write in batch]
         for write in batch:
             if self._faults.broken:
                 if write.commit is not None:
@@ -226,6 +230,23 @@ class SimulatedStore:
         """See `SessionStore.of_user`."""
         await self._read(f"sessions of user {user_id}")
         return await self._disk.memory.of_user(user_id)
+
+    async def sessions(
+        self,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        user_id: int | None = None,
+        failed: bool | None = None,
+    ) -> SessionPage:
+        """See `SessionStore.sessions`."""
+        await self._read("sessions")
+        return await self._disk.memory.sessions(limit, cursor, user_id=user_id, failed=failed)
+
+    async def count_by_user(self) -> dict[int, int]:
+        """See `SessionStore.count_by_user`."""
+        await self._read("sessions by user")
+        return await self._disk.memory.count_by_user()
 
     async def expiring(self, now_at: float, timeout_s: float, limit: int) -> Expiring:
         """See `SessionStore.expiring`."""
