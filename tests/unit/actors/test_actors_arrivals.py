@@ -148,3 +148,45 @@ async def test_a_store_that_cannot_load_says_so() -> None:
             await world.sessions.close(tab.cell.sid, "logout")
         store.fail.clear()
         await world.come_back(tab)
+
+
+@looptime
+async def test_p15_why_a_session_ended_is_known_in_the_next_life(world: World) -> None:
+    """The process that ended it is gone; the store says why, to its tabs and to operators."""
+    tab = await world.open()
+    await world.sessions.close(tab.cell.sid, "killed")
+    world.directory._tombstones.clear()
+    with pytest.raises(ReplyError) as refused:
+        await world.sessions.authenticate(tab.session_id, tab.token)
+    assert (refused.value.code, refused.value.details) == ("SESSION_CLOSED", {"reason": "killed"})
+    assert await world.sessions.close(tab.cell.sid, "logout") is False
+    assert world.sessions.count() == 0
+
+
+@looptime
+async def test_a_bug_of_the_store_at_a_login_is_told_and_leaves_nothing(world: World) -> None:
+    """No StoreError, so it is logged as ours; the login gets it, the supervisor goes on."""
+    world.store.error = RuntimeError
+    world.store.fail.add("create")
+    with pytest.raises(RuntimeError):
+        await world.open()
+    world.store.fail.clear()
+    assert world.sessions.count() == len(world.directory) == 0
+    assert await (await world.open()).call("t.note", 1) == 1
+    assert world.sessions.supervisor_restarts == 0
+
+
+@looptime
+async def test_a_client_that_left_before_its_login_was_answered_leaves_no_session(
+    world: World,
+) -> None:
+    """Nobody has the secrets: it is ended, here and in the store."""
+    tab = await world.open()
+    ctx = world.lobby(tab)
+    answer = await world.sessions.open(ctx, tab.cell.user)
+    tab.peer.is_open = False
+    for follow_up in ctx.after_reply:
+        follow_up()
+    await asyncio.sleep(1)
+    assert world.directory.reason(answer["sid"]) == "abandoned"
+    assert await world.store.count() == 1

@@ -107,3 +107,21 @@ async def test_p3_an_overlapping_request_ends_with_the_incarnation(world: World)
     await tab.reply(crash)
     assert (await tab.reply(overlapping))["error"]["code"] == "HANDLER_CRASHED"
     world.check_one_answer_each()
+
+
+@looptime
+@pytest.mark.xfail(reason="core bug 11: nobody answers it", strict=True)
+async def test_p3_an_overlapping_request_that_has_not_begun_ends_with_its_session(
+    world: World,
+) -> None:
+    """Taken from the queue, its task not yet begun: answered not_run, and it does not run."""
+    tab = await world.open()
+    request = tab.send("t.overlap", {"n": "o"})
+    while tab.cell.pending[request].started_mono == 0.0:
+        await asyncio.sleep(0)
+    assert not world.has_started("o").is_set()
+    world.sessions._supervisor._end_session(tab.cell, "logout")
+    await asyncio.sleep(1)
+    assert not world.has_started("o").is_set()
+    assert codes(tab, [request]) == ["SESSION_CLOSED"]
+    assert tab.peer.finals(request)[0]["error"]["outcome"] == "not_run"

@@ -182,3 +182,26 @@ async def test_p12_a_refused_commit_that_was_on_its_way_keeps_its_refusal(down: 
         world.store.fail.clear()
         _, back = await world.resume(tab, last_seq=0)
         assert [f["error"]["code"] for f in back.peer.finals("r1")] == ["BUSY"]
+
+
+@looptime
+@pytest.mark.xfail(reason="core bug U7: `handed_out` clears it behind its commit", strict=True)
+async def test_p12_a_reply_on_its_way_while_others_are_handed_out_is_not_lost() -> None:
+    """A tab resumes while a commit with a reply to keep is landing: the next resume gets it."""
+    async with a_world(store=KitStore(has_answer)) as world:
+        tab = await world.open()
+        tab.leave()
+        tab.send("debug.incr", {"key": "n"}, id="r0")
+        (await world.until(lambda: world.store.held))[0].land()
+        await world.until(lambda: not tab.cell.pending)
+        tab.send("debug.incr", {"key": "n"}, id="r1")
+        held = (await world.until(lambda: world.store.held[1:]))[0]
+        _, back = await world.resume(tab, last_seq=0)
+        assert order(back) == ["r0"]
+        back.leave()
+        held.land()
+        world.store.release()
+        await world.until(lambda: not tab.cell.pending)
+        await asyncio.sleep(1)
+        assert [reply.request_id for reply in tab.cell.outbox.replies] == ["r1"]
+        assert await stored_replies(world, tab) == ["r1"]

@@ -9,7 +9,7 @@ import pytest
 from sessions_kit import Tab, World, a_world
 from stores_kit import Held, KitStore, everything
 
-from ecan.errors import ReplyError, SupervisionError
+from ecan.errors import HandlerError, ReplyError, SupervisionError
 from ecan.handlers.context import User, UserContext
 from ecan.handlers.registry import handler
 from ecan.store import Commit, Ended
@@ -161,6 +161,30 @@ async def test_p15_tokens_live_on_when_the_commit_that_renews_them_fails() -> No
         world.sessions.lookup(tab.session_id, renewed["token"])
         stored = (await world.store.load(tab.cell.sid)).tokens
         assert stored == tab.cell.tokens.rows()
+
+
+@looptime
+@pytest.mark.xfail(reason="core bug U8: renewing is not part of the roll-back", strict=True)
+@pytest.mark.parametrize("ending", ["declared", "crash", "timeout"])
+async def test_p4_tokens_live_on_when_the_request_that_renewed_them_fails(ending: str) -> None:
+    """Renewing is rolled back with the rest: nobody has been told the new token."""
+
+    @handler("t.renew_and_fail")
+    async def renew_and_fail(ctx: UserContext) -> None:
+        ctx.session.renew_token()
+        if ending == "declared":
+            raise HandlerError("NOPE", "declared")
+        if ending == "crash":
+            raise ValueError("crash")
+        await asyncio.sleep(100)
+
+    async with a_world(renew_and_fail) as world:
+        tab = await world.open()
+        before = tab.cell.tokens.rows()
+        await tab.error("t.renew_and_fail", deadline_s=3)
+        world.sessions.lookup(tab.session_id, tab.token)
+        assert tab.cell.tokens.rows() == before
+        assert (await world.store.load(tab.cell.sid)).tokens == before
 
 
 # -- the end -------------------------------------------------------------------------------

@@ -156,3 +156,38 @@ async def test_stopping_twice_is_fine(world: World) -> None:
     world.sessions.stop()
     world.sessions.stop()
     assert not actor.actor_ref.is_alive()
+
+
+@looptime
+async def test_p6_an_incarnation_that_was_to_begin_begins_with_the_successor() -> None:
+    """Its number was on its way to the store when the supervisor crashed: begun once."""
+    async with a_world(store=KitStore(lambda commit: commit.begins)) as world:
+        tab = await world.open()
+        await world.sessions.steer(tab.cell.sid, "restart")
+        waiting = tab.send("t.note", 1)
+        await world.until(lambda: world.store.held)
+        await crash_supervisor(world)
+        await asyncio.sleep(1)
+        world.store.release()
+        frame = await tab.reply(waiting)
+        assert frame["result"] == 1
+        await asyncio.sleep(1)
+        assert tab.cell.incarnation == frame["meta"]["incarnation"]
+        assert tab.cell.state == "active"
+        assert (await world.store.load(tab.cell.sid)).row.incarnation == tab.cell.incarnation
+        assert len(tab.peer.pushes("session.restarted")) <= 1
+        world.check_one_answer_each()
+
+
+@looptime
+async def test_p6_a_passivation_is_finished_by_the_successor() -> None:
+    """Its last commit was on its way when the supervisor crashed."""
+    async with a_world() as world:
+        tab = await world.open()
+        world.store.holds = everything
+        await world.sessions.steer(tab.cell.sid, "passivate")
+        await crash_supervisor(world)
+        assert tab.cell.state == "passivating"
+        world.store.release()
+        await world.state(tab.cell, "passivated")
+        assert (await tab.request("t.note", 1))["meta"]["incarnation"] == 2
