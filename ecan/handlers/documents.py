@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import attrs
 
 from ecan.errors import ConflictError, HandlerError, SlotError
-from ecan.handlers.state import check_round_trip, decode, encode
+from ecan.handlers.encoding import check_round_trip, decode, encode
 from ecan.store import DocumentCheck, DocumentWrite
 
 if TYPE_CHECKING:

@@ -13,12 +13,14 @@ import typing
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 import attrs
 import orjson
 
 from ecan.errors import ConfigError, ReplyError
+from ecan.handlers.migrations import NO_MIGRATIONS, Migrations, gather
 from ecan.handlers.structure import CONVERTER, structure_params
 from ecan.protocol.codes import ErrorCode
 
@@ -82,6 +84,7 @@ class MethodSpec:
         activity: counts against the idle clock (P13).
         timeout_s: the method's own deadline, else ECAN_REQUEST_TIMEOUT.
         public: false for methods hidden from `rpc.discover`.
+        migrations: of slots, of the same generation of code as the function.
     """
 
     name: str
@@ -101,6 +104,7 @@ class MethodSpec:
     doc: str
     takes_context: bool
     credential_params: frozenset[str]
+    migrations: Migrations = NO_MIGRATIONS
 
     def without_credentials(self, params: Any) -> Any:
         """The params without a session id and token that the handler did not ask for.
@@ -195,7 +199,9 @@ def handler(
     return mark
 
 
-def spec_of(function: Callable[..., Any]) -> MethodSpec:
+def spec_of(
+    function: Callable[..., Any], migrations: Migrations = NO_MIGRATIONS
+) -> MethodSpec:
     """The `MethodSpec` of a function marked with `handler`.
 
     Raises:
@@ -264,6 +270,7 @@ def spec_of(function: Callable[..., Any]) -> MethodSpec:
         doc=inspect.getdoc(function) or "",
         takes_context=not process,
         credential_params=credentials,
+        migrations=migrations,
     )
 
 
@@ -291,10 +298,19 @@ def _where(function: Any) -> str:
 
 
 class Registry:
-    """All methods of a server, by name. Immutable after start but for suspensions."""
+    """All methods of a server, by name. Changes as a whole (`replace_by`), or not at all.
 
-    def __init__(self, functions: Iterable[Callable[..., Any]] = ()) -> None:
+    Attributes:
+        migrations: of slots, as the modules of the methods declare them.
+    """
+
+    def __init__(
+        self,
+        functions: Iterable[Callable[..., Any]] = (),
+        migrations: Migrations = NO_MIGRATIONS,
+    ) -> None:
         self._specs: dict[str, MethodSpec] = {}
+        self.migrations = migrations
         for function in functions:
             self.add(function)
 
@@ -304,13 +320,18 @@ class Registry:
         Raises:
             ConfigError: a name is taken, or the function is no handler.
         """
-        spec = spec_of(function)
+        spec = spec_of(function, self.migrations)
         if spec.name in self._specs:
             other = _where(self._specs[spec.name].function)
             raise ConfigError(
                 "ECAN_HANDLERS", _where(function), f"{spec.name} is already defined by {other}"
             )
         self._specs[spec.name] = spec
+
+    def replace_by(self, other: Registry) -> None:
+        """Have the methods of another registry from now on (ADR 12)."""
+        self.migrations.superseded = self.migrations is not NO_MIGRATIONS
+        self._specs, self.migrations = other._specs, other.migrations
 
     def get(self, name: str) -> MethodSpec | None:
         """The method of that name, or None."""
@@ -343,12 +364,35 @@ def load_handlers(module_name: str) -> list[Callable[..., Any]]:
         raise ConfigError(
             "ECAN_HANDLERS", module_name, f"does not import: {type(error).__name__}: {error}"
         ) from error
+    return handlers_of(module)
+
+
+def handlers_of(module: ModuleType) -> list[Callable[..., Any]]:
+    """The handlers of an imported module.
+
+    Raises:
+        ConfigError: it has no `HANDLERS` list.
+    """
     table = getattr(module, "HANDLERS", None)
     if not isinstance(table, list | tuple):
         raise ConfigError(
-            "ECAN_HANDLERS", module_name, "the module needs a list HANDLERS = [your_handler, ...]"
+            "ECAN_HANDLERS",
+            module.__name__,
+            "the module needs a list HANDLERS = [your_handler, ...]",
         )
     return list(table)
+
+
+def load_registry(module_names: Iterable[str]) -> Registry:
+    """The methods and migrations of modules.
+
+    Raises:
+        ConfigError: a module does not import, or two methods have one name.
+    """
+    names = list(module_names)
+    functions = [one for name in names for one in load_handlers(name)]
+    tables = [(name, getattr(sys.modules[name], "MIGRATIONS", None)) for name in names]
+    return Registry(functions, gather(tables))
 
 
 Handler = Callable[..., Any | Awaitable[Any]]

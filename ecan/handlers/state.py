@@ -6,85 +6,18 @@ live objects away is the rollback; encoding the touched ones is the commit.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 import orjson
-from cattrs.preconf.orjson import make_converter as _make_orjson_converter
 
 from ecan.errors import SlotError
-from ecan.handlers.structure import CONVERTER
-from ecan.protocol.codec import exact
+from ecan.handlers.encoding import check_round_trip, decode, encode
+from ecan.handlers.migrations import NO_MIGRATIONS, VERSIONS, Migrations
 
 T = TypeVar("T")
 
-_UNSTRUCTURE = _make_orjson_converter()
-_UNSTRUCTURE.register_unstructure_hook(bytes, lambda data: base64.b64encode(data).decode())
-
-_JSON_ONLY = (
-    orjson.OPT_PASSTHROUGH_DATETIME
-    | orjson.OPT_PASSTHROUGH_DATACLASS
-    | orjson.OPT_PASSTHROUGH_SUBCLASS
-)
-"""What is not JSON by itself needs a typed slot: it would come back as something else."""
-
-_ROUND_TRIPS = frozenset({int, str, bool, type(None)})
-"""JSON values that orjson either refuses or gives back as they were."""
-
 _GONE: Any = object()
-
-
-def encode(name: str, value: Any, type_: Any = None) -> bytes:
-    """A value as it is stored: JSON.
-
-    Args:
-        name: of the slot or document, for messages.
-        value: JSON-able; with a type, structured.
-        type_: None: the value is JSON by itself.
-
-    Raises:
-        SlotError: it is not.
-    """
-    try:
-        if type_ is not None:
-            return exact(orjson.dumps(_UNSTRUCTURE.unstructure(value, type_)))
-        return exact(orjson.dumps(value, option=_JSON_ONLY))
-    except TypeError as error:
-        raise SlotError(name, f"cannot be stored: {error}") from error
-
-
-def decode(name: str, data: bytes, type_: Any = None) -> Any:
-    """What `encode` made of a value.
-
-    Raises:
-        SlotError: what is stored does not fit the type.
-    """
-    value = orjson.loads(data)
-    if type_ is None:
-        return value
-    try:
-        return CONVERTER.structure(value, type_)
-    except Exception as error:
-        raise SlotError(name, f"does not fit {type_.__name__}: {error}") from error
-
-
-def check_round_trip(name: str, value: Any, data: bytes, type_: Any = None) -> None:
-    """See that a value reads back as it was: on the day it is written, not on a later one.
-
-    Raises:
-        SlotError: it does not.
-    """
-    if type_ is None and type(value) in _ROUND_TRIPS:
-        return
-    try:
-        again = orjson.loads(data)
-        if type_ is not None:
-            again = CONVERTER.structure(again, type_)
-    except Exception as error:
-        raise SlotError(name, f"is stored but cannot be read back: {error}") from error
-    if again != value:
-        raise SlotError(name, "reads back as something else (a tuple, NaN or a set, perhaps)")
 
 
 class State(MutableMapping[str, Any]):
@@ -95,12 +28,21 @@ class State(MutableMapping[str, Any]):
     Args:
         committed: slot name to bytes; shared with the session, never changed here.
         locked: why nothing may be written, in words; None: it may.
+        migrations: what a slot of an older form goes through when it is touched (ADR 12).
     """
 
-    __slots__ = ("_committed", "_live", "_locked", "_types")
+    __slots__ = ("_committed", "_live", "_locked", "_migrated", "_migrations", "_types")
 
-    def __init__(self, committed: Mapping[str, bytes], *, locked: str | None = None) -> None:
+    def __init__(
+        self,
+        committed: Mapping[str, bytes],
+        *,
+        locked: str | None = None,
+        migrations: Migrations = NO_MIGRATIONS,
+    ) -> None:
         self._committed = committed
+        self._migrations = migrations
+        self._migrated: dict[str, bytes] | None = None
         self._live: dict[str, Any] = {}
         self._types: dict[str, Any] = {}
         self._locked = locked
@@ -111,9 +53,22 @@ class State(MutableMapping[str, Any]):
             return value
         if name in self._live:
             raise KeyError(name)
-        value = orjson.loads(self._committed[name])
+        value = orjson.loads(self._stored(name))
         self._live[name] = value
         return value
+
+    def _stored(self, name: str) -> bytes:
+        """What is committed, in today's form."""
+        data = self._committed[name]
+        if name == VERSIONS:
+            raise KeyError(name)
+        if self._migrations.by_slot:
+            migrated = self._migrations.migrate(name, self._committed)
+            if migrated is not None:
+                if self._migrated is None:
+                    self._migrated = {}
+                self._migrated[name] = data = migrated
+        return data
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._check_writable(name)
@@ -131,11 +86,11 @@ class State(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         if name in self._live:
             return self._live[name] is not _GONE
-        return name in self._committed
+        return name in self._committed and name != VERSIONS
 
     def __iter__(self) -> Iterator[str]:
         for name in self._committed:
-            if self._live.get(name) is not _GONE:
+            if self._live.get(name) is not _GONE and name != VERSIONS:
                 yield name
         for name, value in self._live.items():
             if value is not _GONE and name not in self._committed:
@@ -160,7 +115,7 @@ class State(MutableMapping[str, Any]):
         if live is not _GONE:
             raise SlotError(name, f"holds {type(live).__name__}, not {type_.__name__}")
         if name in self._committed and name not in self._live:
-            value: T = decode(name, self._committed[name], type_)
+            value: T = decode(name, self._stored(name), type_)
         else:
             self._check_writable(name)
             value = type_()
@@ -184,12 +139,37 @@ class State(MutableMapping[str, Any]):
                 continue
             type_ = self._types.get(name)
             after = encode(name, value, type_)
+            stale = bool(self._migrations.by_slot) and self._is_stale(name)
+            if after == before and not stale:
+                continue
+            if stale:  # written whatever it is, with its new version
+                before = self._migrated.get(name) if self._migrated is not None else None
+            if self._locked is not None and self._is_untouched(name, type_, before, after):
+                continue
             if after != before:
                 self._check_writable(name)
                 check_round_trip(name, value, after, type_)
-                changed[name] = after
+            changed[name] = after
+        if changed and self._migrations.by_slot:
+            versions = self._migrations.stamp(self._committed, changed)
+            if versions is not None:
+                changed[VERSIONS] = versions
         return changed
+
+    def _is_stale(self, name: str) -> bool:
+        return name in self._committed and (
+            self._migrations.of(name, self._committed) is not None
+        )
+
+    @staticmethod
+    def _is_untouched(name: str, type_: Any, before: bytes | None, after: bytes) -> bool:
+        """Whether it only looks otherwise: its type has got a field with a default since."""
+        if before is None:
+            return False
+        return encode(name, decode(name, before, type_), type_) == after
 
     def _check_writable(self, name: str) -> None:
         if self._locked is not None:
             raise SlotError(name, self._locked)
+        if name == VERSIONS:
+            raise SlotError(name, "is the server's own")
