@@ -188,6 +188,19 @@ class SessionPage:
     cursor: str | None
 
 
+@attrs.frozen(kw_only=True)
+class SlotPage:
+    """Answer of `SessionStore.slots`.
+
+    Attributes:
+        sessions: public id and the slots asked for; sessions without any are left out.
+        cursor: goes on behind the last session looked at; None: there are no more.
+    """
+
+    sessions: tuple[tuple[str, dict[str, bytes]], ...]
+    cursor: str | None
+
+
 # -- documents of a user -----------------------------------------------------------------
 
 
@@ -370,6 +383,18 @@ class SessionStore(Protocol):
             cursor: from the page before; or any text: it goes on behind that.
             user_id: only those of this user.
             failed: only those that are given up, or are not.
+
+        Raises:
+            ValueError: the limit is less than 1.
+        """
+
+    async def slots(self, names: Sequence[str], limit: int, cursor: str | None = None) -> SlotPage:
+        """Some slots of all sessions, as committed, in pages by public id.
+
+        Args:
+            names: of slots.
+            limit: most sessions that are looked at for a page, so that none takes long.
+            cursor: from the page before.
 
         Raises:
             ValueError: the limit is less than 1.

@@ -20,6 +20,7 @@ from ecan.store.base import (
     MAX_USED_LOADED,
     Ended,
     SessionPage,
+    SlotPage,
     Snapshot,
     id_hash,
 )
@@ -226,6 +227,21 @@ class MemoryStore:
             behind = part[-1]
             await asyncio.sleep(0)
         return SessionPage(rows=tuple(found), cursor=None)
+
+    async def slots(self, names: Sequence[str], limit: int, cursor: str | None = None) -> SlotPage:
+        """See `SessionStore.slots`."""
+        check_limit(limit)
+        at = bisect.bisect_right(self._order, cursor or "")
+        sids = self._order[at : at + limit]
+        found = []
+        for sid in sids:
+            slots = self._records[sid].slots
+            wanted = {name: slots[name] for name in names if name in slots}
+            if wanted:
+                found.append((sid, wanted))
+        await asyncio.sleep(0)
+        more = at + limit < len(self._order)
+        return SlotPage(sessions=tuple(found), cursor=sids[-1] if more else None)
 
     async def count_by_user(self) -> dict[int, int]:
         """See `SessionStore.count_by_user`."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Order,
         SessionPage,
         SessionRow,
+        SlotPage,
     )
     from ecan.store.sqlite_meta import Durability
     from ecan.store.sqlite_queue import CallLater, StoreObserver
@@ -250,6 +251,14 @@ class SqliteStore:
         check_limit(limit)
         page: SessionPage = await self._ask(
             Read(lambda tables: tables.sessions.page(limit, cursor, user_id, failed), settled=True)
+        )
+        return page
+
+    async def slots(self, names: Sequence[str], limit: int, cursor: str | None = None) -> SlotPage:
+        """See `SessionStore.slots`."""
+        check_limit(limit)
+        page: SlotPage = await self._ask(
+            Read(lambda tables: tables.sessions.slots(names, limit, cursor), settled=True)
         )
         return page
 

@@ -24,13 +24,14 @@ from ecan.store.base import (
     ReplyRow,
     SessionPage,
     SessionRow,
+    SlotPage,
     Snapshot,
     TokenRow,
     id_hash,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import apsw
 
@@ -188,6 +189,20 @@ class Sessions:
         found = self._rows(sql, *values, limit + 1)
         rows = tuple(self._row(row) for row in found[:limit])
         return SessionPage(rows=rows, cursor=rows[-1].sid if len(found) > limit else None)
+
+    def slots(self, names: Sequence[str], limit: int, cursor: str | None) -> SlotPage:
+        """See `SessionStore.slots`; both tables by their primary keys."""
+        sids = self._rows(
+            "SELECT sid FROM sessions WHERE sid > ? ORDER BY sid LIMIT ?", cursor or "", limit + 1
+        )
+        found: dict[str, dict[str, bytes]] = {}
+        for sid, name, data in self._connection.executemany(
+            "SELECT sid, name, data FROM slots WHERE sid = ? AND name = ?",
+            [(sid, name) for (sid,) in sids[:limit] for name in names],
+        ):
+            found.setdefault(sid, {})[name] = data
+        more = sids[limit - 1][0] if len(sids) > limit else None
+        return SlotPage(sessions=tuple(found.items()), cursor=more)
 
     def count_by_user(self) -> dict[int, int]:
         """See `SessionStore.count_by_user`; one walk of an index."""

@@ -837,3 +837,51 @@ async def test_a_page_needs_a_limit(store):
     """None is a mistake of the caller."""
     with pytest.raises(ValueError, match="limit"):
         await store.sessions(0)
+
+
+# -- slots of all sessions ---------------------------------------------------------------
+
+
+async def all_slots(store, names, limit) -> tuple[list, int]:
+    found, pages, cursor = [], 0, None
+    while pages == 0 or cursor is not None:
+        page = await store.slots(names, limit, cursor)
+        assert len(page.sessions) <= limit
+        found += page.sessions
+        pages, cursor = pages + 1, page.cursor
+    return found, pages
+
+
+async def test_slots_of_all_sessions_come_in_pages_by_public_id(store):
+    """Sessions without such a slot are left out, their other slots too."""
+    for n in (3, 1, 2, 5, 4):
+        await store.create(snapshot(f"s{n}", slots={"other": b"0"}))
+        if n != 4:
+            await commit(store, f"s{n}", slots={"cart": b"%d" % n})
+    await commit(store, "s5", slots={"more": b"6"})
+    found, pages = await all_slots(store, ["cart", "more"], 2)
+    assert found == [
+        ("s1", {"cart": b"1"}),
+        ("s2", {"cart": b"2"}),
+        ("s3", {"cart": b"3"}),
+        ("s5", {"cart": b"5", "more": b"6"}),
+    ]
+    assert pages == 3
+
+
+async def test_slots_are_read_as_committed_before(store):
+    """What was committed before the question is in the answer, durable or not."""
+    await store.create(snapshot("s1", slots={"cart": b"1", "gone": b"1"}))
+    landing = store.commit(
+        Commit(sid="s1", incarnation=1, slots={"cart": b"2", "gone": None, "new": b"3"})
+    )
+    page = await store.slots(["cart", "gone", "new"], 10)
+    assert page.sessions == (("s1", {"cart": b"2", "new": b"3"}),)
+    assert page.cursor is None
+    if landing is not None:
+        await landing
+
+
+async def test_a_page_of_slots_has_at_least_one(store):
+    with pytest.raises(ValueError, match="at least 1"):
+        await store.slots(["cart"], 0)
