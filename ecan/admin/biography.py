@@ -14,9 +14,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def biography(row: dict[str, Any], now: float, width: int) -> list[Text]:
-    """Who it is, what it does now, what happened to it."""
-    lines = [*_head(row, now), *_running(row.get("running"))]
+def biography(
+    row: dict[str, Any], now: float, width: int, *, running_first: bool = False
+) -> list[Text]:
+    """Who it is, what it does now, what happened to it.
+
+    Args:
+        row: answer of `sessions.show`.
+        now: UTC timestamp.
+        width: of the page.
+        running_first: for a small pane: what it runs is not below the edge.
+    """
+    running = _running(row.get("running"))
+    if running and running_first:
+        lines = [*running, Text(""), *_head(row, now)]
+    elif running:
+        lines = [*_head(row, now), Text(""), *running]
+    else:
+        lines = _head(row, now)
     for title, part in (
         (f"queue ({len(row['queue'])})", queue_rows(row["queue"], width)),
         ("tabs", _tabs(row["tabs"], now, width)),
@@ -72,7 +87,7 @@ def _running(running: dict[str, Any] | None) -> list[Text]:
         (clean(running["method"]), "bold yellow"),
         f" for {age(running['age_s'])} (request {clean(running['id'])})",
     )
-    return [Text(""), head, *stack_lines(running.get("stack"))]
+    return [head, *stack_lines(running.get("stack"))]
 
 
 def stack_lines(stack: str | Sequence[str] | None) -> list[Text]:

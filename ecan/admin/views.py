@@ -24,7 +24,7 @@ from ecan.admin.render import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     View = Callable[[Any, "Paper"], list[Text]]
 
@@ -120,12 +120,18 @@ def _health_style(status: str) -> str:
     return {"healthy": "green", "ok": "green", "draining": "yellow"}.get(status, "bold red")
 
 
-def session_columns(now: float) -> list[Column]:
-    """Of `sessions.list`; `ecan top` shows the same."""
-    return [
+def session_columns(now: float, *, mark: str = "", stuck: Container[str] = ()) -> list[Column]:
+    """Of `sessions.list`; `ecan top` shows the same.
+
+    Args:
+        now: UTC timestamp.
+        mark: title of the column they are sorted by; it is never left out.
+        stuck: sids of sessions whose state is shown as such.
+    """
+    columns = [
         Column("SID", lambda row: row["sid"]),
         Column("USER", lambda row: row["user"], flexible=True),
-        Column("STATE", session_state),
+        Column("STATE", lambda row: session_state(row, stuck)),
         Column("TABS", lambda row: str(row["tabs"]), "right", rank=2),
         Column("INC", lambda row: str(row["incarnation"]), "right", rank=6),
         Column("RESTARTS", lambda row: str(row["restarts"]), "right", rank=3),
@@ -137,11 +143,15 @@ def session_columns(now: float) -> list[Column]:
         Column("IDLE", lambda row: age(row["idle_s"]), "right"),
         Column("AGE", lambda row: age(now - row["created_at"]), "right", rank=7),
     ]
+    return [
+        attrs.evolve(column, title=column.title + "▾", rank=0) if column.title == mark else column
+        for column in columns
+    ]
 
 
-def session_state(row: dict[str, Any]) -> Text:
-    """Its state, and that it is paused."""
-    text = state(row["state"])
+def session_state(row: dict[str, Any], stuck: Container[str] = ()) -> Text:
+    """Its state, that it is paused, that it is stuck."""
+    text = Text("STUCK", "bold white on red") if row["sid"] in stuck else state(row["state"])
     if row.get("paused"):
         text.append(" paused", "yellow")
     return text

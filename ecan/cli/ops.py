@@ -61,7 +61,9 @@ app = cyclopts.App(
 )
 
 
-def _param(name: str, kind: Any, annotation: Any, default: Any = _NO_DEFAULT) -> inspect.Parameter:
+def _param(
+    name: str, kind: Any, annotation: Any, default: Any = inspect.Parameter.empty
+) -> inspect.Parameter:
     return inspect.Parameter(name, kind, annotation=annotation, default=default)
 
 
