@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ecan.actors.biography import Biography
 from ecan.actors.cell import Cell
 from ecan.actors.incarnations import FIRST
 from ecan.actors.lifecycle import Event, State
@@ -72,7 +73,7 @@ class Arrivals:
         limit = self._env.settings.max_sessions_per_user
         try:
             # RACE: no await between this and the cell in the directory.
-            if await self._count_of(message.user.user_id) >= limit:
+            if message.capped and await self._count_of(message.user.user_id) >= limit:
                 problem = f"You have {limit} sessions; log out of one of them first."
                 self._refuse(message, problem)
                 return
@@ -81,6 +82,8 @@ class Arrivals:
             return
         opened = self._new(message.user)
         cell = opened.cell
+        if message.origin is not None:
+            cell.story = Biography(message.origin)
         self._directory.total += 1
         self._directory.add(cell)
         try:
@@ -100,6 +103,7 @@ class Arrivals:
         self._reaper.schedule(cell)
         self._metrics.sessions_opened += 1
         log.info("session.created", sid=cell.sid, user=cell.user.username)
+        self._env.events.emit("session.created", sid=cell.sid, user=cell.user.username)
         if message.reply.done():
             # RACE: the client left while its login was on its way; nobody has the secrets.
             self._close(cell, "abandoned")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ecan.actors.biography import Biography
 from ecan.actors.call import Call
 from ecan.actors.ledger import replayed
 from ecan.actors.lifecycle import Event, State, next_state
@@ -88,6 +89,7 @@ class Cell(Record):
         found_mono: when it was last looked for; it is not evicted right after.
         pending: accepted requests whose answer has not been given, by request id.
         bucket: the gateway's rate limit of this session.
+        story: its figures and mishaps, for operators; None: none yet.
     """
 
     __slots__ = (
@@ -105,6 +107,7 @@ class Cell(Record):
         "found_mono",
         "mailbox",
         "pending",
+        "story",
         "tabs",
         "timer",
         "transitions",
@@ -130,6 +133,7 @@ class Cell(Record):
         self.asks: dict[str, Ask] | None = None
         self.budget: RestartBudget | None = None
         self.transitions: deque[Transition] | None = None
+        self.story: Biography | None = None
         self.close_reason = ""
         self.concurrent = 0
         self.zombies = 0
@@ -157,6 +161,13 @@ class Cell(Record):
         if self.transitions is None:
             self.transitions = deque(maxlen=MAX_TRANSITIONS)
         self.transitions.append(Transition(self._clock.now(), event, self.state, note))
+
+    @property
+    def biography(self) -> Biography:
+        """Its figures and mishaps, made when first asked for."""
+        if self.story is None:
+            self.story = Biography()
+        return self.story
 
     def touch(self) -> None:
         """Activity: a request, a running handler or session.keep (P13)."""
@@ -186,12 +197,14 @@ class Cell(Record):
         spec = call.spec
         actor = self.actor
         self.pending[call.id] = call
+        self.biography.count_request(call.accepted_mono)
         if spec.activity:
             self.last_active_mono = call.accepted_mono
             self.expiring_told = False
         if spec.kind is Kind.INLINE and actor is not None and actor.handle_now(call):
             return
-        busy = actor is None or actor.busy or actor.held or len(self.mailbox) > 0
+        mailbox = self.mailbox
+        busy = actor is None or actor.busy or actor.held or mailbox.paused or len(mailbox) > 0
         try:
             if spec.control:
                 self.mailbox.offer_control(call)
@@ -222,12 +235,16 @@ class Cell(Record):
                 known.waiters = []
             if call.origin is not known.origin and call.origin not in known.waiters:
                 known.waiters.append(call.origin)
+            _end_trace(call)
             return True
         entry = self.ledger.get(call.id, self._clock.now())
         if entry is not None:
             _check_same(entry.fingerprint, call)
             self._metrics.replays += 1
             call.origin.send(replayed(entry.frame))
+            if self.outbox.drop_reply(call.id):
+                self._write_replies()
+            _end_trace(call)
             return True
         if self.ledger.is_forgotten(call.id):
             raise expired_id_error()
@@ -301,12 +318,15 @@ class Cell(Record):
             # It was answered long ago, which only the store knew. It ran, and was rolled back.
             frame = self._error_frame(call, expired_id_error())
             remember = False
+            self.ledger.forget(call.id)
         elif error is not None:
             # Nothing took effect, so the answer may leave; only a kill would forget it.
             self._log_failure(error)
         self._deliver(call, frame, remember=remember)
 
     def _deliver(self, call: Call, frame: bytes, *, remember: bool) -> None:
+        if call.trace is not None:
+            call.trace.end()
         if self.pending.get(call.id) is call:
             del self.pending[call.id]
         if remember:
@@ -320,7 +340,7 @@ class Cell(Record):
             return
         if delivered:
             # RACE: kept because no tab was there; one asked again before it landed.
-            self.write_quietly(self.commit_of(handed_out=True, replies=self.outbox.replies))
+            self._write_replies()
             return
         if self.state is State.CLOSED:
             return
@@ -334,9 +354,20 @@ class Cell(Record):
         """Answer a call with an error; remembered unless it surely did not run."""
         if call.answered and letter is None:
             return
+        if not call.answered:
+            self._note_refusal(call, error)
+        self.biography.refused(self._clock.now(), call.spec.name, error)
         not_run = error.outcome == "not_run" or call.started_mono == 0.0
         remember = not not_run and not isinstance(error, RetryError)
         self.answer(call, self._error_frame(call, error), remember=remember, letter=letter)
+
+    def _note_refusal(self, call: Call, error: ReplyError) -> None:
+        if call.trace is not None:
+            call.trace.failed(error.code)
+        if call.started_mono == 0.0:
+            # What ran is counted by who ran it.
+            waited_s = self._clock.mono() - call.accepted_mono
+            self._metrics.method(call.spec.name).observe(error.code.lower(), waited_s, 0.0)
 
     def _error_frame(self, call: Call, error: ReplyError) -> bytes:
         return encode_error(call.id, call.spec.name, error, self.reply_meta(call), self.timestamp())
@@ -359,6 +390,22 @@ class Cell(Record):
             return "unknown"
         self._drop(call, ErrorCode.CANCELLED)
         return "cancelled"
+
+    def drop_queued(self, request_id: str | None = None) -> int:
+        """Answer queued requests CANCELLED without running them, on an operator's word (P3).
+
+        Args:
+            request_id: only this one; None: all.
+
+        Returns:
+            How many there were; what runs is not among them.
+        """
+        dropped = self.mailbox.remove(
+            lambda item: type(item) is Call and request_id in {None, item.id}
+        )
+        for call in dropped:
+            self.refuse(call, stopped_error(ErrorCode.CANCELLED, ran=False))
+        return len(dropped)
 
     def _drop(self, call: Call, code: ErrorCode) -> None:
         self.mailbox.remove(lambda item: item is call)
@@ -433,8 +480,13 @@ class Cell(Record):
         if not peer.is_open:
             return
         if self.outbox.take_replies():
-            self.write_quietly(self.commit_of(handed_out=True))
+            self._write_replies()
         peer.send_all(frames)
+
+    def _write_replies(self) -> None:
+        """Have the store keep the replies that are kept here, and those on their way to it."""
+        coming = (call.kept for call in self.pending.values() if call.kept is not None)
+        self.write_quietly(self.commit_of(handed_out=True, replies=(*self.outbox.replies, *coming)))
 
     @property
     def waits(self) -> bool:
@@ -494,6 +546,11 @@ class Cell(Record):
     def _notice_lost(self, error: StoreError) -> None:
         # The tabs miss a notice; no number was used up, so no gap is told of.
         log.warning("push.lost", sid=self.sid, error=str(error))
+
+
+def _end_trace(call: Call) -> None:
+    if call.trace is not None:
+        call.trace.end()
 
 
 def _check_same(known: bytes, call: Call) -> None:

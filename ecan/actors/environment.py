@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from ecan.observability import EventBus
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
     from ecan.actors.call import Call
     from ecan.actors.cell import Cell
+    from ecan.actors.runner import ThreadStopper
     from ecan.config import Settings
     from ecan.handlers.ports import Server
     from ecan.protocol.frames import Peer
@@ -35,8 +38,9 @@ class Environment:
         tell_supervisor: puts a message into the supervisor's mailbox; loop only.
         describe: what `session.info` says of a cell to a tab.
         expires_in_s: seconds until the session is closed as idle.
-        renew_token: revoke the cell's tokens and issue one.
         observe: counts an answered request.
+        events: what happens, for operators who watch.
+        threads: handlers in worker threads, abandoned ones too.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -51,8 +55,11 @@ class Environment:
     tell_supervisor: Callable[[Any], None]
     describe: Callable[[Cell, Peer | None], dict[str, Any]]
     expires_in_s: Callable[[Cell], float]
-    renew_token: Callable[[Cell], dict[str, Any]]
     _thread_id: int = attrs.field(init=False)
+    events: EventBus = attrs.field(
+        default=attrs.Factory(lambda self: EventBus(self.clock.now), takes_self=True)
+    )
+    threads: set[ThreadStopper] = attrs.field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         self._thread_id = threading.get_ident()

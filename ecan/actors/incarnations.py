@@ -71,6 +71,9 @@ class Incarnations:
     def _restarted(self, cell: Cell, reason: str) -> None:
         self._metrics.restarts += 1
         log.info("session.restarted", sid=cell.sid, incarnation=cell.incarnation, reason=reason)
+        self._env.events.emit(
+            "session.restarted", sid=cell.sid, incarnation=cell.incarnation, reason=reason
+        )
         cell.notify("session.restarted", {"incarnation": cell.incarnation, "reason": reason})
 
     def restart_later(self, cell: Cell, delay_s: float) -> None:

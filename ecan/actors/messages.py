@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Coroutine
 
+    from ecan.actors.biography import Origin
     from ecan.actors.call import Call
     from ecan.actors.cell import Cell
     from ecan.actors.tokens import Token
@@ -27,10 +28,17 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class OpenSession:
-    """Create a session for a user. Answers `Opened`."""
+    """Create a session for a user. Answers `Opened`.
+
+    Attributes:
+        origin: who asks.
+        capped: refused if the user has too many; an operator may make more.
+    """
 
     user: User
     reply: asyncio.Future[Opened]
+    origin: Origin | None = None
+    capped: bool = True
 
 
 @attrs.frozen
@@ -62,7 +70,7 @@ class CloseSession:
 
 @attrs.frozen(eq=False)
 class SteerSession:
-    """An operator's command: ``revive``, ``reset``, ``restart`` or ``passivate``.
+    """An operator's command: revive, reset, restart, passivate, pause or resume.
 
     Answers None; SupervisionError if it does not fit the session's state.
     """
@@ -119,6 +127,10 @@ class RestartDue:
 
 class DeadlinesDue:
     """Look for idle sessions."""
+
+
+class TimeoutsChanged:
+    """An operator changed when sessions at rest end."""
 
 
 # -- to a session's actor ----------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ecan.actors.directory import Ending
 from ecan.actors.lifecycle import Event, State
 from ecan.actors.messages import refuse
 from ecan.actors.reaper import EVICT_AFTER_S
@@ -107,6 +108,7 @@ class Rest:
             cell.transit(Event.SAVED)
             self._metrics.passivations += 1
             log.debug("session.passivated", sid=cell.sid)
+            self._env.events.emit("session.passivated", sid=cell.sid)
         if cell.state is not State.PASSIVATED:
             return
         if cell.waits:
@@ -121,9 +123,12 @@ class Rest:
             self.reaper.stored(cell)
 
     def _must_stay(self, cell: Cell) -> bool:
-        """Whether it was just looked for, or memory has what the store has not: its crashes."""
+        """Whether it was just looked for, or memory has what the store has not.
+
+        That is crashes that count, and that an operator paused it.
+        """
         now = self._env.clock.mono()
-        if now < cell.found_mono + FOUND_GRACE_S:
+        if now < cell.found_mono + FOUND_GRACE_S or cell.mailbox.paused:
             return True
         return cell.budget is not None and cell.budget.counts(now)
 
@@ -146,6 +151,7 @@ class Rest:
         self._directory.add(cell)
         self._incarnations.start(cell)
         self._metrics.activations += 1
+        self._env.events.emit("session.activated", sid=cell.sid)
         self.reaper.schedule(cell)
 
     # -- the end -----------------------------------------------------------------------
@@ -184,6 +190,7 @@ class Rest:
         self._directory.bury(sid, reason)
         self._metrics.session_closed(reason)
         log.info("session.closed", sid=sid, reason=reason)
+        self._env.events.emit("session.closed", sid=sid, reason=reason)
         return self.forget(sid, reason)
 
     def forget(self, sid: Sid, reason: str) -> asyncio.Future[bool]:
@@ -192,8 +199,8 @@ class Rest:
         Returns:
             Whether it was there; StoreError if the first try failed.
         """
-        self._directory.ending[sid] = reason
         first: asyncio.Future[bool] = self._env.loop.create_future()
+        self._directory.ending[sid] = Ending(reason, first)
         first.add_done_callback(_seen)
         self._spawn(self._forget(sid, reason, first), first)
         return first

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ecan.errors import ReplyError
 from ecan.handlers.registry import Final, Kind
 from ecan.protocol.codes import ErrorCode
-from ecan.runtime import WorkerFailure
+from ecan.runtime import WorkerFailure, task_stack
 
 if TYPE_CHECKING:
     from ecan.actors.call import Call
@@ -40,6 +40,10 @@ class Stopper:
         """Whether any of the handler's code has run."""
         return True
 
+    def stack(self) -> str:
+        """Where the handler is right now, as a traceback shows it; empty if nobody knows."""
+        return "" if self._task is None else task_stack(self._task)
+
     def stop(self) -> float:
         """Ask it to stop; returns the seconds it gets until it is abandoned."""
         if self._task is not None:
@@ -50,11 +54,12 @@ class Stopper:
 class ThreadStopper(Stopper):
     """A thread cannot be stopped: it is left behind, and its outcome discarded."""
 
-    __slots__ = ("_actor", "abandoned", "job")
+    __slots__ = ("_actor", "abandoned", "call", "job")
 
-    def __init__(self, task: asyncio.Task[Any] | None, actor: SessionActor) -> None:
+    def __init__(self, task: asyncio.Task[Any] | None, actor: SessionActor, call: Call) -> None:
         super().__init__(task)
         self._actor = actor
+        self.call = call
         self.job: Job | None = None
         self.abandoned = False
 
@@ -63,12 +68,22 @@ class ThreadStopper(Stopper):
         """See `Stopper.started`."""
         return self.job is not None and self.job.started
 
+    @property
+    def sid(self) -> str:
+        """Whose session's handler it is."""
+        return self._actor.cell.sid
+
+    def stack(self) -> str:
+        """See `Stopper.stack`."""
+        return "" if self.job is None else self.job.stack()
+
     def stop(self) -> float:
         """See `Stopper.stop`."""
         job = self.job
         if job is None or not job.started:
             if job is not None:
                 job.abandon()
+                self._actor.env.threads.discard(self)
             return super().stop()
         if not self.abandoned:
             self.abandoned = True
@@ -78,6 +93,7 @@ class ThreadStopper(Stopper):
 
     def thread_returned(self) -> None:
         """Runs in the worker thread, last."""
+        self._actor.env.threads.discard(self)
         if self.abandoned:
             self._actor.env.on_loop(self._zombie_gone)
 
@@ -93,6 +109,10 @@ class ProcessStopper(Stopper):
     def __init__(self, task: asyncio.Task[Any] | None, job: ProcessJob) -> None:
         super().__init__(task)
         self._job = job
+
+    def stack(self) -> str:
+        """See `Stopper.stack`; another process's is out of sight."""
+        return ""
 
     def stop(self) -> float:
         """See `Stopper.stop`."""
@@ -152,7 +172,7 @@ async def _run_in_thread(actor: SessionActor, call: Call, ctx: UserContext) -> A
             outcome="not_run",
             retry_after_ms=5000,
         )
-    stopper = ThreadStopper(asyncio.current_task(), actor)
+    stopper = ThreadStopper(asyncio.current_task(), actor, call)
     function, arguments = call.spec.function, _arguments(call, ctx)
 
     def invoke() -> Any:
@@ -161,7 +181,12 @@ async def _run_in_thread(actor: SessionActor, call: Call, ctx: UserContext) -> A
         finally:
             stopper.thread_returned()
 
-    stopper.job = actor.env.workers.run(invoke, context=copy_context())
+    actor.env.threads.add(stopper)
+    try:
+        stopper.job = actor.env.workers.run(invoke, context=copy_context())
+    except RuntimeError:
+        actor.env.threads.discard(stopper)
+        raise
     actor.set_stopper(call, stopper)
     try:
         return await stopper.job.future

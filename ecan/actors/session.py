@@ -67,7 +67,7 @@ class SessionActor(LoopActor):
         self._contexts: dict[Call, UserContext] = {}
         self._stoppers: dict[Call, Stopper] = {}
         self._crashed_call: Call | None = None
-        self._overlapping: set[asyncio.Task[None]] = set()
+        self._overlapping: dict[asyncio.Task[None], Call] = {}
         self._view = SessionView(cell, env)
 
     # -- messages --------------------------------------------------------------------
@@ -109,6 +109,8 @@ class SessionActor(LoopActor):
         spec = call.spec
         ctx = self._context_for(call)
         self.env.watchdog.current = call
+        trace = call.trace
+        entered = trace.enter(self.incarnation) if trace is not None else None
         reset = current_context.set(ctx)
         try:
             result = (
@@ -126,6 +128,8 @@ class SessionActor(LoopActor):
         finally:
             current_context.reset(reset)
             self.env.watchdog.current = None
+            if entered is not None:
+                trace.leave(entered)  # type: ignore[union-attr]  # it was entered
         if done is None:
             return None
         self._contexts[call] = ctx  # so that `end_running` finds it
@@ -174,6 +178,8 @@ class SessionActor(LoopActor):
         """Run the handler and commit; False if it has to run again (ADR 10)."""
         ctx = self._context_for(call)
         self._contexts[call] = ctx
+        trace = call.trace
+        entered = trace.enter(self.incarnation) if trace is not None else None
         reset = current_context.set(ctx)
         try:
             result = await run_handler(self, call, ctx)
@@ -186,9 +192,13 @@ class SessionActor(LoopActor):
             ctx.mark_cancelled()
             if last or call.answered:
                 raise
+            call.done_mono = 0.0
+            self.cell.note_conflict()
             return False
         finally:
             current_context.reset(reset)
+            if entered is not None:
+                trace.leave(entered)  # type: ignore[union-attr]  # it was entered
         return True
 
     def _blame(self, call: Call, error: BaseException) -> None:
@@ -215,14 +225,14 @@ class SessionActor(LoopActor):
         task = self.env.loop.create_task(
             self._run_overlapping(call), context=copy_context(), name=repr(call)
         )
-        self._overlapping.add(task)
-        task.add_done_callback(self._overlapping.discard)
+        self._overlapping[task] = call
+        task.add_done_callback(self._overlapping.pop)
 
     async def _run_overlapping(self, call: Call) -> None:
         try:
             await self._run_call(call)
         except BaseException as error:  # noqa: BLE001 - handed to the actor, which fails of it
-            if call.answered:
+            if call.answered or call.committing:  # the landing answers it
                 return
             if self.actor_ref.is_alive():
                 self.cell.mailbox.offer_control(ConcurrentFailed(self.incarnation, call, error))
@@ -235,7 +245,9 @@ class SessionActor(LoopActor):
             call.spec.name,
             call.id,
             session=self._view,
-            state=SlotState(self.cell.slots, locked=_lock_of(call.spec)),
+            state=SlotState(
+                self.cell.slots, locked=_lock_of(call.spec), migrations=call.spec.migrations
+            ),
             incarnation=self.incarnation,
             deadline_mono=call.deadline_mono,
             reads=call.spec.reads,
@@ -247,6 +259,7 @@ class SessionActor(LoopActor):
         """Commit and answer; None if that is done, else an awaitable for it."""
         cell = self.cell
         started = call.started_mono
+        done_mono = call.done_mono = self.env.clock.mono()
         frame = encode_success(
             call.id,
             call.spec.name_json,
@@ -254,7 +267,7 @@ class SessionActor(LoopActor):
             cell.sid_ascii,
             cell.incarnation,
             (started - call.accepted_mono) * 1000,
-            (self.env.clock.mono() - started) * 1000,
+            (done_mono - started) * 1000,
             cell.timestamp(),
         )
         changes = ctx.state.changes()
@@ -270,6 +283,8 @@ class SessionActor(LoopActor):
         if ctx.end_reason is not None:
             self._end_session(call, ctx.end_reason, frame)
             return None
+        if ctx.renewed is not None:
+            cell.replace_tokens(ctx.renewed)
         seq = cell.outbox.seq
         pushes = [
             cell.encode_push(method, params, seq + number)
@@ -283,6 +298,8 @@ class SessionActor(LoopActor):
             work=work,
         )
         call.committing = True
+        if call.trace is not None:
+            call.trace.commit()
         try:
             durable = cell.write(commit)
         except StoreError:
@@ -389,9 +406,10 @@ class SessionActor(LoopActor):
             ctx.mark_cancelled()
         stop = self._stoppers.get(call)
         ran = stop is not None and stop.started
-        self.env.observe(call, code.value.lower())
-        if not ran:
-            call.started_mono = 0.0
+        if ran:
+            self.env.observe(call, code.value.lower())
+        else:
+            call.started_mono = 0.0  # `refuse` counts it
         self.cell.refuse(call, stopped_error(code, ran=ran))
         grace_s = stop.stop() if stop is not None else STOP_GRACE_S
         if call is not self._current:
@@ -423,17 +441,33 @@ class SessionActor(LoopActor):
             ctx = self._contexts.get(call)
             if ctx is not None:
                 ctx.mark_cancelled()
+            if not call.answered and call.started_mono:
+                self.env.observe(call, error.code.lower())
             self.cell.refuse(call, error)
             stop = self._stoppers.get(call)
             if stop is not None:
                 stop.stop()
-        for task in list(self._overlapping):
+        for task, call in list(self._overlapping.items()):
+            if call not in calls:
+                # RACE: taken from the queue, and its task has not had its first step.
+                call.started_mono = 0.0
+                self.cell.refuse(call, error)
             task.cancel()
 
     @property
     def running(self) -> Call | None:
         """The request that holds the user lane."""
         return self._current
+
+    def stack_of(self, call: Call) -> str:
+        """Where the handler of a call is right now, as a traceback shows it."""
+        stop = self._stoppers.get(call)
+        return "" if stop is None else stop.stack()
+
+    @property
+    def overlapping(self) -> list[Call]:
+        """Concurrent requests that run beside the one of the user lane."""
+        return [call for call in self._contexts if call is not self._current]
 
     def set_stopper(self, call: Call, stopper: Stopper) -> None:
         """How to stop the handler of a call."""

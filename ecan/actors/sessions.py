@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from ecan.actors.biography import Origin
 from ecan.actors.lifecycle import State
 from ecan.actors.messages import (
     CloseSession,
     FindSession,
+    Opened,
     OpenSession,
     SteerSession,
     TabsChanged,
@@ -100,6 +103,7 @@ class SessionService:
     def _supervisor_failed(self, error: BaseException) -> None:
         """A new supervisor takes over directory and mailbox; no session notices."""
         self.supervisor_restarts += 1
+        self._metrics.supervisor_restarts += 1
         log.error("supervisor.restarted", restarts=self.supervisor_restarts, exc_info=error)
         self._env.loop.call_soon(self._start_supervisor)
 
@@ -201,12 +205,16 @@ class SessionService:
         """A tab came."""
         first = not cell.tabs
         cell.attach(peer)
+        self._env.events.emit(
+            "session.bound", sid=cell.sid, connection=peer.id, address=peer.address
+        )
         if first:
             self.tell_supervisor(TabsChanged(cell))
 
     def detach(self, cell: Cell, peer: Peer) -> None:
         """A tab left."""
         cell.detach(peer)
+        self._env.events.emit("session.detached", sid=cell.sid, connection=peer.id)
         if not cell.tabs:
             self.tell_supervisor(TabsChanged(cell))
 
@@ -214,9 +222,7 @@ class SessionService:
 
     async def open(self, ctx: ConnectionContext, user: User) -> dict[str, Any]:
         """See `ecan.handlers.ports.Sessions`."""
-        if self._env.server.is_draining():
-            raise ReplyError(ErrorCode.DRAINING, "The server is restarting.", retry_after_ms=5000)
-        opened = await self._ask(OpenSession, user)
+        opened = await self.open_for(user, Origin(ctx.address, ctx.user_agent))
         cell = opened.cell
         bound = Bound(cell, opened.record)
         if ctx.connection is not None:
@@ -229,6 +235,17 @@ class SessionService:
             "epoch": cell.outbox.epoch,
             "seq": cell.outbox.seq,
         }
+
+    async def open_for(self, user: User, origin: Origin, *, capped: bool = True) -> Opened:
+        """Create a session for whoever asks; see `OpenSession`.
+
+        Raises:
+            ReplyError: SESSION_LIMIT, DRAINING, BUSY.
+        """
+        if self._env.server.is_draining():
+            raise ReplyError(ErrorCode.DRAINING, "The server is restarting.", retry_after_ms=5000)
+        opened: Opened = await self._ask(partial(OpenSession, origin=origin, capped=capped), user)
+        return opened
 
     def _hand_over(self, connection: Bindable, bound: Bound) -> None:
         if connection.peer.is_open:
@@ -257,7 +274,10 @@ class SessionService:
         ctx.after_reply.append(replay)
         answer: dict[str, Any] = {"status": "resumed"}
         if missed.gap is not None:
-            answer = {"status": "gap", "from": missed.gap[0], "to": missed.gap[1]}
+            first, last = missed.gap
+            answer = {"status": "gap"}
+            if first <= last:  # else what was missed had numbers that are void now
+                answer |= {"from": first, "to": last}
         return {
             **answer,
             "sid": cell.sid,
@@ -286,13 +306,6 @@ class SessionService:
             renewed = Bound(bound.cell, record)
             ctx.after_reply.append(lambda: ctx.connection.bind(renewed))
         return {"token": secret, "expires_at": record.expires_at}
-
-    def renew_token(self, cell: Cell) -> dict[str, Any]:
-        """See `SessionPort.renew_token`."""
-        secret, expires_at = cell.renew_tokens(
-            self._env.clock.now(), self._env.settings.token_ttl_s
-        )
-        return {"token": secret, "expires_at": expires_at}
 
     async def of_user(self, user_id: int) -> list[dict[str, Any]]:
         """See `ecan.handlers.ports.Sessions`."""
@@ -332,16 +345,33 @@ class SessionService:
         sids = [row["sid"] for row in await self.of_user(user_id) if row["sid"] != but]
         return sum(await asyncio.gather(*(self.close(sid, reason) for sid in sids)))
 
+    async def find(self, sid: str) -> Cell | None:
+        """The cell of a session, loaded from the store if need be; None: there is none.
+
+        Raises:
+            ReplyError: SESSION_CLOSED and its kin: there was one; BUSY.
+        """
+        cell: Cell | None = await self._ask(FindSession, Sid(sid))
+        return cell
+
     async def steer(self, sid: str, command: str) -> None:
-        """An operator's ``revive``, ``reset``, ``restart`` or ``passivate``.
+        """An operator's ``revive``, ``reset``, ``restart``, ``passivate``, ``pause`` or ``resume``.
 
         Raises:
             SupervisionError: it does not fit the session's state.
         """
         in_memory = self.directory.get(Sid(sid)) is not None
-        if not in_memory and await self._ask(FindSession, Sid(sid)) is None:
+        if not in_memory and await self.find(sid) is None:
             raise SupervisionError("there is no such session")
         await self._ask(SteerSession, Sid(sid), command)
+
+    async def discard_letter(self, crash_id: str) -> bool:
+        """Forget a dead letter; False if there is none."""
+        async with answering_for_the_store():
+            discarded = await self._env.store.discard_letter(crash_id)
+        if discarded:
+            self._metrics.dead_letters -= 1
+        return discarded
 
     async def replay(self, crash_id: str, *, apply: bool = False) -> Replay:
         """Run a dead letter again: on a copy of its session, or (``apply``) in it.

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.arrivals import Arrivals
+from ecan.actors.biography import MAX_MESSAGE_CHARS, CrashNote
 from ecan.actors.crashes import crash_reply, record_crash
 from ecan.actors.incarnations import Incarnations
 from ecan.actors.lifecycle import Event, State
@@ -22,6 +23,7 @@ from ecan.actors.messages import (
     SessionWanted,
     SteerSession,
     TabsChanged,
+    TimeoutsChanged,
     refuse,
 )
 from ecan.actors.reaper import Reaper
@@ -112,6 +114,7 @@ class SupervisorActor(LoopActor):
             TabsChanged: self._tabs_changed,
             RestartDue: self._restart_due,
             DeadlinesDue: lambda _: self._reaper.reap(),
+            TimeoutsChanged: lambda _: self._reaper.look_in_store_at(env.clock.mono()),
         }
 
     # -- the actor -------------------------------------------------------------------
@@ -119,8 +122,8 @@ class SupervisorActor(LoopActor):
     def on_start(self) -> None:
         """Build the view: from the directory, after a supervisor's own crash; from the store."""
         self._reaper.look_in_store_at(self.env.clock.mono())
-        for sid, reason in self.directory.ending.items():
-            self._rest.forget(sid, reason)
+        for sid, ending in list(self.directory.ending.items()):
+            self._rest.forget(sid, ending.reason)
         for cell in self.directory:
             if cell.state is State.STARTING and cell.incarnation == 0:
                 # Its creation ended with the last supervisor; nobody knows its secrets.
@@ -199,7 +202,12 @@ class SupervisorActor(LoopActor):
     def _crashed(self, message: SessionCrashed) -> None:
         cell, call = message.cell, message.call
         clock = self.env.clock
+        suspended = len(self.guard.suspended)
         crash_id, letter = record_crash(message, clock, self.guard, self.metrics)
+        self._tell_of_crash(message, crash_id)
+        if call is not None and len(self.guard.suspended) > suspended:
+            name = call.spec.name
+            self.env.events.emit("method.suspended", method=name, why=self.guard.suspended[name])
         # A late message of an earlier incarnation is recorded and answered, no more.
         current = (
             cell.incarnation == message.incarnation
@@ -228,11 +236,26 @@ class SupervisorActor(LoopActor):
         cell.transit(Event.CRASHED, f"{type(message.error).__name__} {crash_id}")
         self._incarnations.restart_later(cell, delay_s)
 
+    def _tell_of_crash(self, message: SessionCrashed, crash_id: str) -> None:
+        cell = message.cell
+        method = "" if message.call is None else message.call.spec.name
+        error = f"{type(message.error).__name__}: {message.error}"[:MAX_MESSAGE_CHARS]
+        cell.biography.crashed(CrashNote(self.env.clock.now(), crash_id, method, error))
+        self.env.events.emit(
+            "session.crashed",
+            sid=cell.sid,
+            incarnation=message.incarnation,
+            method=method,
+            crash_id=crash_id,
+            error=type(message.error).__name__,
+        )
+
     def _give_up_on(self, cell: Cell) -> None:
         """Too many crashes: keep everything, refuse requests, wait for an operator (P6)."""
         cell.transit(Event.GAVE_UP, "crash loop")
         self.metrics.give_ups += 1
         log.error("session.failed", sid=cell.sid, user=cell.user.username, reason="crash_loop")
+        self.env.events.emit("session.failed", sid=cell.sid, reason="crash_loop")
         cell.refuse_all(failed_error())
         cell.facts_changed = True
         cell.notify("session.failed", {"reason": "crash_loop"})
@@ -249,9 +272,17 @@ class SupervisorActor(LoopActor):
         cell = message.cell
         if cell.incarnation != message.incarnation or cell.state is not State.ACTIVE:
             return
+        self.metrics.handlers_abandoned += 1
         reason = "timeout" if message.reason is ErrorCode.TIMEOUT else "cancelled"
         log.warning(
             "session.handler_abandoned",
+            sid=cell.sid,
+            incarnation=cell.incarnation,
+            method=message.method,
+            reason=reason,
+        )
+        self.env.events.emit(
+            "session.stuck",
             sid=cell.sid,
             incarnation=cell.incarnation,
             method=message.method,
@@ -266,6 +297,8 @@ class SupervisorActor(LoopActor):
         cell = self.directory.get(sid)
         if cell is not None:
             ended = self._end_session(cell, message.reason)
+        elif sid in self.directory.ending:
+            ended = self.directory.ending[sid].known
         elif self.directory.reason(sid) is not None:
             if not reply.done():
                 reply.set_result(False)
@@ -307,9 +340,11 @@ class SupervisorActor(LoopActor):
         cell.tokens.revoke_all()
         cell.notify("session.closed", {"reason": reason})
         self.directory.bury(cell.sid, reason)
+        self.directory.leave(cell)
         self._reaper.cancel(cell.sid)
         self.metrics.session_closed(reason)
         log.info("session.closed", sid=cell.sid, user=cell.user.username, reason=reason)
+        self.env.events.emit("session.closed", sid=cell.sid, reason=reason)
         if reason == "killed":
             for peer in list(cell.tabs.values()):
                 peer.close(CloseCode.SESSION_KILLED, "An operator ended the session.")
@@ -329,6 +364,8 @@ class SupervisorActor(LoopActor):
                 "revive": self._revive,
                 "restart": self._restart,
                 "passivate": self._passivate_now,
+                "pause": self._pause_queue,
+                "resume": self._resume_queue,
             }[message.command](cell)
         except SupervisionError as error:
             refuse(message.reply, error)
@@ -385,6 +422,15 @@ class SupervisorActor(LoopActor):
         if cell.waits:
             raise SupervisionError("the session has requests in work")
         self._rest.passivate(cell)
+
+    def _pause_queue(self, cell: Cell) -> None:
+        """The mailbox outlives every incarnation, so each of them honours it."""
+        cell.mailbox.pause()
+        self.env.events.emit("queue.paused", sid=cell.sid)
+
+    def _resume_queue(self, cell: Cell) -> None:
+        cell.mailbox.resume()
+        self.env.events.emit("queue.resumed", sid=cell.sid)
 
     def _tabs_changed(self, message: TabsChanged) -> None:
         cell = message.cell

@@ -4,6 +4,7 @@ Anyone above may import it; it knows nothing of frames, sessions or sockets. Not
 is configured by importing: the composition root calls `configure` and makes `Metrics`.
 """
 
+from ecan.observability.events import EventBus, Watcher
 from ecan.observability.exporter import MetricsServer, serve_metrics
 from ecan.observability.histogram import Histogram
 from ecan.observability.logs import Log, configure, get_logger, set_level
@@ -12,11 +13,13 @@ from ecan.observability.redact import REDACTED, is_secret_name, redact
 
 __all__ = [
     "REDACTED",
+    "EventBus",
     "Histogram",
     "Log",
     "MethodMetrics",
     "Metrics",
     "MetricsServer",
+    "Watcher",
     "configure",
     "get_logger",
     "is_secret_name",

@@ -13,8 +13,15 @@ from ecan.runtime.clock import Clock, Handle, LoopClock
 from ecan.runtime.future import LoopFuture
 from ecan.runtime.loop import run_fenced
 from ecan.runtime.mailbox import Mail, Mailbox, MailboxFullError
-from ecan.runtime.processes import ProcessDied, ProcessFailure, ProcessJob, ProcessLane
+from ecan.runtime.processes import (
+    ProcessDied,
+    ProcessFailure,
+    ProcessJob,
+    ProcessLane,
+    ProcessRenewedError,
+)
 from ecan.runtime.ref import LoopActorRef
+from ecan.runtime.stacks import task_stack
 from ecan.runtime.watchdog import Stall, StallWatchdog
 from ecan.runtime.workers import Job, WorkerFailure, WorkerThreads, set_switch_interval
 
@@ -33,10 +40,12 @@ __all__ = [
     "ProcessFailure",
     "ProcessJob",
     "ProcessLane",
+    "ProcessRenewedError",
     "Stall",
     "StallWatchdog",
     "WorkerFailure",
     "WorkerThreads",
     "run_fenced",
     "set_switch_interval",
+    "task_stack",
 ]

@@ -290,7 +290,6 @@ import asyncio, pathlib, sys
 sys.path.insert(0, sys.argv[2])
 from store_kit import change, snapshot
 from ecan.store.sqlite import SqliteStore
-from ecan.store.sqlite_db import load_migrations
 
 async def main():
     store = SqliteStore(pathlib.Path(sys.argv[1]))
