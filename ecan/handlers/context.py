@@ -138,6 +138,7 @@ class UserContext(HandlerContext):
         deadline_mono: loop time at which the request is answered TIMEOUT.
         pushes: (method, params) to leave with the commit.
         end_reason: the session ends with this request's answer, and why.
+        renewed: the one token of the session from this request's commit on.
     """
 
     __slots__ = (
@@ -148,6 +149,7 @@ class UserContext(HandlerContext):
         "end_reason",
         "incarnation",
         "pushes",
+        "renewed",
         "session",
         "state",
     )
@@ -174,6 +176,7 @@ class UserContext(HandlerContext):
         self.deadline_mono = deadline_mono
         self.pushes: list[tuple[str, Any]] = []
         self.end_reason: str | None = None
+        self.renewed: Any = None
         self._reads = reads
         self._documents: Work | None = None
         self._cancelled = False

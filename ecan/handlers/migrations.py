@@ -109,7 +109,9 @@ class Migrations:
             return None
         return declared.migrate(name, slots[name], versions_of(slots).get(name, 0))
 
-    def stamp(self, slots: Mapping[str, bytes], changed: Mapping[str, bytes | None]) -> bytes | None:
+    def stamp(
+        self, slots: Mapping[str, bytes], changed: Mapping[str, bytes | None]
+    ) -> bytes | None:
         """The versions after a commit, for the slot `VERSIONS`; None: as they were."""
         before = versions_of(slots)
         after = dict(before)

@@ -40,8 +40,11 @@ class SessionPort(Protocol):
     def end(self, ctx: UserContext, reason: str) -> None:
         """End this session; the request that asks is answered when that is durable."""
 
-    def renew_token(self) -> dict[str, Any]:
-        """Revoke every token of this session and issue one: ``{"token", "expires_at"}``."""
+    def renew_token(self, ctx: UserContext) -> dict[str, Any]:
+        """Revoke every token of this session and issue one: ``{"token", "expires_at"}``.
+
+        With the request's commit, or not at all.
+        """
 
     def progress(self, ctx: UserContext, result: Any) -> None:
         """See `UserContext.progress`."""

@@ -13,8 +13,7 @@ import typing
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 import orjson
@@ -23,6 +22,9 @@ from ecan.errors import ConfigError, ReplyError
 from ecan.handlers.migrations import NO_MIGRATIONS, Migrations, gather
 from ecan.handlers.structure import CONVERTER, structure_params
 from ecan.protocol.codes import ErrorCode
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -199,9 +201,7 @@ def handler(
     return mark
 
 
-def spec_of(
-    function: Callable[..., Any], migrations: Migrations = NO_MIGRATIONS
-) -> MethodSpec:
+def spec_of(function: Callable[..., Any], migrations: Migrations = NO_MIGRATIONS) -> MethodSpec:
     """The `MethodSpec` of a function marked with `handler`.
 
     Raises:

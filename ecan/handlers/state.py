@@ -157,9 +157,7 @@ class State(MutableMapping[str, Any]):
         return changed
 
     def _is_stale(self, name: str) -> bool:
-        return name in self._committed and (
-            self._migrations.of(name, self._committed) is not None
-        )
+        return name in self._committed and (self._migrations.of(name, self._committed) is not None)
 
     @staticmethod
     def _is_untouched(name: str, type_: Any, before: bytes | None, after: bytes) -> bool:

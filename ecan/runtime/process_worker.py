@@ -7,6 +7,7 @@ import pickle
 import queue
 import signal
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -27,11 +28,13 @@ class Answer(NamedTuple):
         value: what the function returned.
         error: (type name, message, traceback) of what it raised, or None.
         declared: the error itself, if it is one of the project's own: a reply, not a crash.
+        cpu_s: CPU seconds of the process, its other threads included.
     """
 
     value: Any = None
     error: tuple[str, str, str] | None = None
     declared: EcanError | None = None
+    cpu_s: float = 0.0
 
 
 def serve(pipe: Connection[Any, Any]) -> None:
@@ -72,11 +75,13 @@ def serve_requests(
 ) -> None:
     """Answer requests until None comes."""
     while (request := requests.get()) is not None:
+        before_s = time.process_time()
         try:
             function, args = pickle.loads(request)  # noqa: S301  from the parent, over an anonymous pipe
             answer = Answer(function(*args))
         except BaseException as error:  # noqa: BLE001  SystemExit too is an outcome
             answer = _failed(error)
+        answer = answer._replace(cpu_s=time.process_time() - before_s)
         working.clear()
         try:
             pipe.send(answer)

@@ -18,6 +18,7 @@ import os
 import threading
 from collections import deque
 from multiprocessing.connection import wait
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 from ecan.runtime.process_worker import Answer, serve
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
-__all__ = ["ProcessDied", "ProcessFailure", "ProcessJob", "ProcessLane"]
+__all__ = ["ProcessDied", "ProcessFailure", "ProcessJob", "ProcessLane", "ProcessRenewedError"]
 
 logger = logging.getLogger("ecan.runtime")
 
@@ -60,28 +61,28 @@ class ProcessDied(Exception):  # noqa: N818  as above
         self.exitcode = exitcode
 
 
+class ProcessRenewedError(Exception):
+    """The code was loaded anew before a process had begun the job: hand it in again."""
+
+
 class ProcessJob:
     """One call in a worker process.
 
     Attributes:
         future: its result, on the loop. Cancelling it does not stop the function.
+        cpu_s: CPU seconds of the process for it, as soon as there is an answer.
     """
 
-    __slots__ = ("_lane", "_owner", "args", "function", "future", "killed")
+    __slots__ = ("_lane", "_owner", "cpu_s", "future", "generation", "killed", "request")
 
-    def __init__(
-        self,
-        lane: ProcessLane,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        future: asyncio.Future[Any],
-    ) -> None:
+    def __init__(self, lane: ProcessLane, request: bytes, future: asyncio.Future[Any]) -> None:
         self._lane = lane
         self._owner: _Owner | None = None
-        self.function = function
-        self.args = args
+        self.request = request
+        self.generation = lane.generation
         self.future = future
         self.killed = False
+        self.cpu_s = 0.0
 
     @property
     def started(self) -> bool:
@@ -105,12 +106,16 @@ class ProcessLane:
     Args:
         max_processes: None takes the number of CPUs.
 
+    Attributes:
+        generation: how often the code was loaded anew; processes of older ones get no job.
+
     Runs on: made and used on the loop.
     """
 
     def __init__(self, max_processes: int | None = None) -> None:
         self.max_processes = max_processes or os.cpu_count() or 1
         self.idle = 0
+        self.generation = 0
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[ProcessJob] = deque()
         self._owners: set[_Owner] = set()
@@ -137,14 +142,21 @@ class ProcessLane:
 
         Returns:
             The job. Its ``future`` fails with `ProcessFailure` when the function
-            raises, with `ProcessDied` when its process ends.
+            raises or does not pickle, with `ProcessDied` when its process ends, with
+            `ProcessRenewedError` when it has to be handed in again.
 
         Raises:
             RuntimeError: the lane is stopped.
         """
         if self._stopping:
             raise RuntimeError("the process lane is stopped")
-        job = ProcessJob(self, function, args, self._loop.create_future())
+        future = self._loop.create_future()
+        try:
+            # Here, not in the owner's thread: by then `renew` may have given the name to another.
+            job = ProcessJob(self, bytes(ForkingPickler.dumps((function, args))), future)
+        except Exception as error:  # noqa: BLE001  a value that does not pickle
+            future.set_exception(ProcessFailure(type(error).__qualname__, str(error), ""))
+            return ProcessJob(self, b"", future)
         with self._changed:
             self._jobs.append(job)
             if len(self._jobs) > self.idle and len(self._owners) < self.max_processes:
@@ -156,6 +168,20 @@ class ProcessLane:
             else:
                 self._changed.notify()
         return job
+
+    def renew(self) -> None:
+        """Have every job that no process has begun run by a process that imports afresh.
+
+        Side effects: those jobs fail with `ProcessRenewedError`; processes that run one
+        finish it and are replaced.
+        """
+        with self._changed:
+            self.generation += 1
+            waiting = list(self._jobs)
+            self._jobs.clear()
+        for job in waiting:
+            if not job.future.done():
+                job.future.set_exception(ProcessRenewedError())
 
     async def stop(self) -> None:
         """Cancel the waiting jobs, kill the running ones, wait for the processes' end."""
@@ -192,6 +218,7 @@ class _Owner:
         self.job: ProcessJob | None = None
         self.ended = ended
         self._lane = lane
+        self._generation = 0
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
 
@@ -243,15 +270,17 @@ class _Owner:
                 self._process = process
                 if job.killed:
                     process.kill()
-            pipe.send((job.function, job.args))
+                # RACE: a process takes a while to start, and `renew` may come meanwhile.
+                if job.generation != self._lane.generation:
+                    return None, ProcessRenewedError()
+            pipe.send_bytes(job.request)
             wait([pipe, process.sentinel])
             answer: Answer | None = pipe.recv() if pipe.poll() else None
         except (EOFError, OSError):
             return None, ProcessDied(self._bury())
-        except Exception as error:  # noqa: BLE001  a value that does not pickle
-            return None, ProcessFailure(type(error).__qualname__, str(error), "")
         if answer is None:
             return None, ProcessDied(self._bury())
+        job.cpu_s = answer.cpu_s
         if answer.declared is not None:
             return None, answer.declared
         if answer.error is not None:
@@ -259,9 +288,11 @@ class _Owner:
         return answer.value, None
 
     def _alive_process(self) -> tuple[SpawnProcess, Connection[Any, Any]]:
-        if self._process is not None and not self._process.is_alive():
+        stale = self._generation != self._lane.generation
+        if self._process is not None and (stale or not self._process.is_alive()):
             self._bury()
         if self._process is None or self._pipe is None:
+            self._generation = self._lane.generation
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
             process = context.Process(

@@ -148,7 +148,7 @@ async def change_password(ctx: UserContext, params: ChangePassword) -> dict[str,
     await ctx.server.accounts.change_password(
         ctx.user.user_id, params.old_password, params.new_password, end_sessions=end_others
     )
-    return {"message": text("change_password", ctx.user.lang), **ctx.session.renew_token()}
+    return {"message": text("change_password", ctx.user.lang), **ctx.session.renew_token(ctx)}
 
 
 @handler("get_last_login", scope=Scope.ANY, reads=True)

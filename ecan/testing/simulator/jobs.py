@@ -124,7 +124,9 @@ class SimulatedProcessJob(ProcessJob):
         args: tuple[Any, ...],
         future: asyncio.Future[Any],
     ) -> None:
-        super().__init__(lane, function, args, future)
+        super().__init__(lane, b"", future)
+        self.function = function
+        self.args = args
         self.running = False
 
     @property
@@ -147,6 +149,7 @@ class SimulatedProcesses(ProcessLane):
     """Worker processes without processes."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, random: Random) -> None:
+        self.generation = 0
         self._loop = loop
         self._random = random
 

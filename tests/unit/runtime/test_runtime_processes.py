@@ -16,7 +16,13 @@ import pytest
 
 from ecan.runtime import process_worker
 from ecan.runtime.process_worker import serve, serve_requests
-from ecan.runtime.processes import ProcessDied, ProcessFailure, ProcessLane, _Owner
+from ecan.runtime.processes import (
+    ProcessDied,
+    ProcessFailure,
+    ProcessLane,
+    ProcessRenewedError,
+    _Owner,
+)
 
 
 @pytest.fixture
@@ -72,6 +78,48 @@ async def test_what_does_not_pickle_fails_its_job_only(lane):
         await lane.run(threading.Lock).future
     assert await lane.run(abs, -1).future == 1
     assert lane.processes == 1
+
+
+async def test_renewed_lane_runs_what_has_not_begun_in_fresh_processes(lane):
+    """What runs finishes where it is; what waits is handed in again, by whoever knows how."""
+    await asyncio.gather(*(lane.run(time.sleep, 0.3).future for _ in range(2)))
+    before = await lane.run(os.getpid).future
+    running = [lane.run(time.sleep, 0.5) for _ in range(2)]
+    await until(lambda: lane.queued == 0)
+    waiting = lane.run(abs, -1)
+    lane.renew()
+    with pytest.raises(ProcessRenewedError):
+        await waiting.future
+    assert not waiting.started
+    assert [await job.future for job in running] == [None, None]
+    pids = {await lane.run(os.getpid).future for _ in range(4)}
+    assert before not in pids
+    assert lane.processes == 2
+
+
+async def test_renewed_while_its_process_starts(lane, monkeypatch):
+    """That process may import either code; the job is handed in again."""
+    start = _Owner._alive_process
+
+    def start_and_renew(self):
+        started = start(self)
+        monkeypatch.setattr(_Owner, "_alive_process", start)
+        lane.renew()
+        return started
+
+    monkeypatch.setattr(_Owner, "_alive_process", start_and_renew)
+    with pytest.raises(ProcessRenewedError):
+        await lane.run(abs, -1).future
+    assert await lane.run(abs, -1).future == 1
+
+
+async def test_job_knows_the_cpu_time_it_took(lane):
+    """Sleeping takes none."""
+    job = lane.run(sum, range(3_000_000))
+    await job.future
+    asleep = lane.run(time.sleep, 0.05)
+    await asleep.future
+    assert job.cpu_s > 0.01 > asleep.cpu_s
 
 
 async def test_process_that_dies_fails_only_its_own_job(lane):
@@ -264,7 +312,7 @@ def test_worker_answers_until_eof(leaving):
     thread = threading.Thread(target=serve, args=(theirs,))
     thread.start()
     ours.send((operator.add, (1, 2)))
-    assert ours.recv() == (3, None, None)
+    assert ours.recv()[:3] == (3, None, None)
     ours.send((operator.add, (1,)))
     assert ours.recv().error[0] == "TypeError"
     ours.send((threading.Lock, ()))
