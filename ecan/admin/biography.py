@@ -27,11 +27,11 @@ def biography(
     """
     running = _running(row.get("running"))
     if running and running_first:
-        lines = [*running, Text(""), *_head(row, now)]
+        lines = [*running, Text(""), *_head(row, now, width)]
     elif running:
-        lines = [*_head(row, now), Text(""), *running]
+        lines = [*_head(row, now, width), Text(""), *running]
     else:
-        lines = _head(row, now)
+        lines = _head(row, now, width)
     for title, part in (
         (f"queue ({len(row['queue'])})", queue_rows(row["queue"], width)),
         ("tabs", _tabs(row["tabs"], now, width)),
@@ -46,7 +46,7 @@ def biography(
     return lines
 
 
-def _head(row: dict[str, Any], now: float) -> list[Text]:
+def _head(row: dict[str, Any], now: float, width: int) -> list[Text]:
     by = row.get("created_by")
     origin = f" from {clean(by['address'])}, {clean(by['user_agent'])}" if by else ""
     outbox = row["outbox"]
@@ -62,15 +62,14 @@ def _head(row: dict[str, Any], now: float) -> list[Text]:
             ("created", f"{when(row['created_at'], now)}{origin}"),
             ("idle", f"{age(row['idle_s'])}, expires in {age(row['expires_in_s'])}"),
             ("requests", f"{row['requests']:,}, {rate(row['requests_s'])} a second"),
+            ("answers", f"{_count(row['ledger'])} kept for retries"),
             (
-                "kept",
-                (
-                    f"{_count(row['ledger'])} answers, {outbox['replies']} replies and"
-                    f" {size(outbox['bytes'])} to resend, push {outbox['seq']}"
-                ),
+                "to resend",
+                f"{outbox['replies']} replies, {size(outbox['bytes'])}; last push {outbox['seq']}",
             ),
             ("store", f"{clean(row['store'])}, durability {clean(row['durability'])}"),
-        ]
+        ],
+        width,
     )
 
 

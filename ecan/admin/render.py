@@ -121,14 +121,17 @@ def state(name: str) -> Text:
     return Text(clean(name), STATE_STYLES.get(name, ""))
 
 
-def pairs(rows: Iterable[tuple[str, str | Text]], indent: str = "") -> list[Text]:
-    """Names and values, the values in one column."""
+def pairs(rows: Iterable[tuple[str, str | Text]], width: int = WIDE) -> list[Text]:
+    """Names and values, the values in one column, cut at ``width``."""
     rows = list(rows)
-    width = max((cell_len(name) for name, _ in rows), default=0)
-    return [
-        Text.assemble(indent, (name + " " * (width - cell_len(name)), "dim"), _GAP, value)
+    names = max((cell_len(name) for name, _ in rows), default=0)
+    lines = [
+        Text.assemble((name + " " * (names - cell_len(name)), "dim"), _GAP, value, no_wrap=True)
         for name, value in rows
     ]
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return lines
 
 
 @attrs.frozen

@@ -39,8 +39,8 @@ _LIMIT = 200
 _EVENTS = 500
 _PACES_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _HINTS = (
-    ("1-5", "sort"), ("/", "filter"), ("e", "events"), ("m", "methods"), ("d", "letters"),
-    ("k", "kill"), ("r", "restart"), ("p", "pause"), ("?", "help"), ("q", "quit"),
+    ("?", "help"), ("q", "quit"), ("1-5", "sort"), ("/", "filter"), ("e", "events"),
+    ("m", "methods"), ("d", "letters"), ("krvpPD", "act"),
 )  # fmt: skip
 
 
@@ -112,7 +112,8 @@ class TopApp(App[None]):
         self._events.border_title = "events"
         self._summary.update(Text(f"connecting to {self.feed.path} …"))
         self._lists["sessions"].take_focus()
-        self._draw_hints()
+        line = Text("  ").join(Text.assemble((key, "bold"), " ", what) for key, what in _HINTS)
+        self._hints.update(line)
         self.run_worker(self.feed.look(self._look, self._lost), group="look")
         self.run_worker(self.feed.listen(self._heard), group="events")
 
@@ -134,7 +135,8 @@ class TopApp(App[None]):
         self.status = status
         self.readings.look(status, metrics["text"])
         self.screen_stack[0].remove_class("lost")
-        self._summary.update(Text("\n").join(summary(status, self.readings, self.size.width - 2)))
+        lines = summary(status, self.readings, self.size.width - 2, self._chosen())
+        self._summary.update(Text("\n").join(lines))
         try:
             await self._look_at_list(client)
             await self._look_at_one(client)
@@ -197,26 +199,17 @@ class TopApp(App[None]):
 
     def on_resize(self) -> None:
         """Sparklines and pages as wide as the screen."""
-        self._draw_hints()
         self.feed.poke()
 
-    def _draw_hints(self) -> None:
-        line = Text(no_wrap=True, overflow="ellipsis")
-        for key, what in _HINTS:
-            line.append(key, "bold")
-            line.append(f" {what}  ")
-        facts = [f"by {self.sort}", f"{self.feed.every_s:g} s"]
-        if self.filter:
-            facts.insert(0, f"only {self.filter}")
-        self._hints.update(line)
-        self._switch.border_title = ", ".join(facts)
+    def _chosen(self) -> str:
+        facts = [f"by {self.sort}", f"every {self.feed.every_s:g} s"]
+        return ", ".join([f"only {self.filter}", *facts] if self.filter else facts)
 
     # -- keys ------------------------------------------------------------------------------
 
     def action_sort(self, name: str) -> None:
         """Order the sessions."""
         self.sort = name
-        self._draw_hints()
         self.feed.poke()
 
     def action_sort_next(self) -> None:
@@ -230,7 +223,6 @@ class TopApp(App[None]):
         def chosen(words: str | None) -> None:
             if words is not None:
                 self.filter = words.strip()
-                self._draw_hints()
                 self.feed.poke()
 
         self.push_screen(Filter(self.filter), chosen)
@@ -258,7 +250,6 @@ class TopApp(App[None]):
         slower = [pace for pace in _PACES_S if pace > self.feed.every_s]
         pick = faster[-1:] if step < 0 else slower[:1]
         self.feed.every_s = pick[0] if pick else self.feed.every_s
-        self._draw_hints()
         self.feed.poke()
 
     def action_help(self) -> None:

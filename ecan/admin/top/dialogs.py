@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 KEYS = (
     ("↑ ↓ PgUp PgDn", "choose a session; Tab goes to the other panes"),
-    ("1 2 3 4 5, s", "sort by traffic, queue, restarts, memory, idle; s: the next"),
+    ("1 2 3 4 5, s", "sort by traffic, queue, restarts, memory, idle"),
     ("/", "filter by state and user, for example: failed ann"),
     ("!", "go to a session that is stuck"),
     ("e", "events or details below (a wide screen has both)"),
     ("m d", "methods; dead letters; again: back to sessions"),
     ("k r v", "kill, restart, revive the session"),
-    ("p", "pause or resume its queue; of a method: suspend or resume it"),
+    ("p", "pause its queue or let it go on; suspend a method"),
     ("P", "passivate the session"),
     ("D", "drain: the server finishes what runs and stops"),
     ("+ -", "look more often, less often"),

@@ -92,7 +92,7 @@ class Lines(Vertical):
         heading.pad_left(1)
         self._heading.update(heading if self.rows else Text(f" {self._empty}", "dim"))
         for row, line in zip(self.rows, lines, strict=True):
-            line.stylize(self._style(row))
+            line.stylize_before(self._style(row))
         self._replace(lines)
 
     def _replace(self, lines: list[Text]) -> None:

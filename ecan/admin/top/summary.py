@@ -12,59 +12,74 @@ from ecan.admin.top.readings import Readings, sparkline
 _HEALTH = {"healthy": "bold green", "draining": "bold yellow"}
 
 
-def summary(status: dict[str, Any], readings: Readings, width: int) -> list[Text]:
-    """How the server is."""
-    return [
+def summary(status: dict[str, Any], readings: Readings, width: int, chosen: str = "") -> list[Text]:
+    """How the server is.
+
+    Args:
+        status: answer of the command.
+        readings: of the looks so far.
+        width: of each line.
+        chosen: order and filter of the list, in words.
+    """
+    lines = [
         _who(status),
-        _sessions(status),
+        _sessions(status, chosen),
         _rates(status, readings, width),
         _machine(status, readings),
     ]
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return lines
 
 
 def _who(status: dict[str, Any]) -> Text:
-    line = Text.assemble(
-        (clean(status["status"]), _HEALTH.get(status["status"], "bold red")),
-        f"  up {age(status['uptime_s'])}  {clean(status['version'])}  pid {status['pid']}",
-        f"  {clean(status['store'])}/{clean(status['durability'])}",
-    )
+    line = Text(clean(status["status"]), _HEALTH.get(status["status"], "bold red"))
+    # What is wrong comes first: a narrow screen cuts the rest.
     if status.get("store_trouble"):
         line.append(f"  {clean(status['store_trouble'])}", "bold red")
-    for stall in status["stalled"][:1]:
+    stalled = status["stalled"]
+    for stall in stalled[:1]:
+        more = f" (and {len(stalled) - 1} more)" if len(stalled) > 1 else ""
         line.append(
-            f"  ! {clean(stall['sid'])} stuck {age(stall['since_s'])} in {clean(stall['method'])}",
+            f"  ! {clean(stall['sid'])} stuck {age(stall['since_s'])} in"
+            f" {clean(stall['method'])}{more}",
             "bold red",
         )
+    line.append(f"  up {age(status['uptime_s'])}  {clean(status['store'])}/")
+    line.append(f"{clean(status['durability'])}  {clean(status['version'])}  pid {status['pid']}")
     return line
 
 
-def _sessions(status: dict[str, Any]) -> Text:
+def _sessions(status: dict[str, Any], chosen: str) -> Text:
     counts = [
         Text.assemble(f"{count:,} ", state(name))
         for name, count in status["sessions"].items()
         if count
     ]
-    line = Text("sessions ", "dim")
-    line.append_text(Text("  ").join(counts) if counts else Text("none"))
-    line.append("  connections ", "dim")
+    line = Text.assemble(("sessions ", "dim"), Text("  ").join(counts) if counts else "none")
+    line.append("  tabs ", "dim")
     line.append(f"{status['connections']:,}")
+    line.append(f"  {clean(chosen)}", "italic")
     return line
 
 
 def _rates(status: dict[str, Any], readings: Readings, width: int) -> Text:
-    bars = max(4, min(40, (width - 46) // 2))
     now = status["rates"]
+    p99 = readings.p99[-1] if readings.p99 and readings.p50_ms is not None else None
+    requests = f"{rate(now['requests_s']):>6} "
+    latency = f"{millis(readings.p50_ms):>6} / {millis(p99)} ms "
+    errors = rate(now["errors_s"])
+    words = len("req/s   p50/p99   err/s ") + len(requests) + len(latency) + len(errors)
+    bars = max(0, min(40, (width - words) // 2))
     return Text.assemble(
         ("req/s ", "dim"),
-        f"{rate(now['requests_s']):>6} ",
+        requests,
         (sparkline(readings.requests, bars), "green"),
-        ("  p50 ", "dim"),
-        millis(readings.p50_ms),
-        ("  p99 ", "dim"),
-        f"{millis(readings.p99[-1] if readings.p99 else None):>5} ms ",
+        ("  p50/p99 ", "dim"),
+        latency,
         (sparkline(readings.p99, bars), "yellow"),
         ("  err/s ", "dim"),
-        (rate(now["errors_s"]), "bold red" if now["errors_s"] else ""),
+        (errors, "bold red" if now["errors_s"] else ""),
     )
 
 

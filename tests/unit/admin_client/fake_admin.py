@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import socketserver
@@ -147,7 +148,7 @@ ANSWERS: dict[str, Any] = {
     "deadletters.show": {
         **LETTER,
         "params": {"card": "[redacted]"},
-        "traceback": 'Traceback (most recent call last):\n  File "x.py", line 1\nKeyError: \'sum\'',
+        "traceback": "Traceback (most recent call last):\n  File \"x.py\", line 1\nKeyError: 'sum'",
         "context": {"cart": ["tea"]},
     },
     "deadletters.replay": {
@@ -271,10 +272,8 @@ class FakeAdmin:
         self._server.shutdown()
         self.path.unlink(missing_ok=True)
         for connection in self._connections:
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(2)
-            except OSError:
-                pass
         self.events.put(None)
         self._server.server_close()
         self._server = None
