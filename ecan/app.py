@@ -19,10 +19,11 @@ from ecan.actors.refusals import drained_error
 from ecan.config import Settings, load
 from ecan.errors import ConfigError, StoreError
 from ecan.gateway import Assets, Gateway, HttpAnswers, Lobby, Router
-from ecan.handlers import debug, session, settings, system
+from ecan.handlers import system
 from ecan.handlers.accounts import AccountService, LoginThrottle, Passwords
-from ecan.handlers.accounts import methods as accounts
-from ecan.handlers.registry import Registry, load_handlers
+from ecan.handlers.modules import HandlerModules
+from ecan.handlers.registry import Registry, load_registry
+from ecan.handlers.reload import Reloader
 from ecan.observability import Metrics, configure, get_logger, serve_metrics
 from ecan.runtime import (
     LoopClock,
@@ -38,7 +39,7 @@ from ecan.store.base import MAX_LETTERS
 from ecan.store.users import UserStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine
 
     from ecan.actors.call import Call
 
@@ -69,22 +70,29 @@ def gui_folder() -> Path:
 log = get_logger("ecan.app")
 
 
+BUILT_IN = (
+    "ecan.handlers.system",
+    "ecan.handlers.accounts.methods",
+    "ecan.handlers.session",
+    "ecan.handlers.settings",
+)
+"""Modules with handlers of our own; `DEBUG` is one with ECAN_DEBUG_METHODS."""
+
+DEBUG = "ecan.handlers.debug"
+
+
+def built_in(config: Settings) -> tuple[str, ...]:
+    """Our own modules with handlers, as configured."""
+    return (*BUILT_IN, DEBUG) if config.debug_methods else BUILT_IN
+
+
 def build_registry(config: Settings) -> Registry:
     """Every method of the server: ours, and those of ECAN_HANDLERS.
 
     Raises:
         ConfigError: a module does not import, or two methods have one name.
     """
-    tables: list[Iterable[Callable[..., Any]]] = [
-        system.HANDLERS,
-        accounts.HANDLERS,
-        session.HANDLERS,
-        settings.HANDLERS,
-    ]
-    if config.debug_methods:
-        tables.append(debug.HANDLERS)
-    tables += [load_handlers(name) for name in config.handlers]
-    return Registry(function for table in tables for function in table)
+    return load_registry([*built_in(config), *config.handlers])
 
 
 class App:
@@ -106,6 +114,13 @@ class App:
         self.store = make_store(config, self.metrics)
         self.workers = WorkerThreads(config.worker_threads)
         self.processes = ProcessLane()
+        self.reloader = Reloader(
+            HandlerModules(built_in(config), config.handlers),
+            self.registry,
+            self.store,
+            self.workers,
+            self.processes,
+        )
         self.watchdog = StallWatchdog(self.loop, on_stall=self._stalled)
         self.guard = PoisonGuard()
         self.directory = Directory()
@@ -134,7 +149,6 @@ class App:
             tell_supervisor=self.sessions.tell_supervisor,
             describe=self.sessions.describe,
             expires_in_s=self.sessions.expires_in_s,
-            renew_token=self.sessions.renew_token,
         )
         self.router = Router(
             self.registry,
@@ -222,7 +236,7 @@ class App:
         )
         self.gateway.announce_drain(min(5000, int(config.drain_timeout_s * 1000)))
         await self._all_answered(config.drain_timeout_s)
-        unfinished = sum(len(cell.pending) for cell in self.directory)
+        unfinished = self.directory.unanswered()
         if unfinished:
             log.warning("server.drain_timeout", unfinished_requests=unfinished)
 
@@ -251,7 +265,7 @@ class App:
     async def _all_answered(self, within_s: float) -> None:
         """Wait until every accepted request has its answer, and the store has that."""
         deadline = self.clock.mono() + within_s
-        while self.clock.mono() < deadline and any(cell.pending for cell in self.directory):
+        while self.clock.mono() < deadline and self.directory.unanswered():
             await self.clock.sleep(DRAIN_LOOK_S)
 
     def _answer_unfinished(self) -> None:
@@ -275,6 +289,20 @@ class App:
 
     async def _revoke(self, user_id: int, reason: str) -> None:
         await self.sessions.close_user(user_id, reason)
+
+    async def reload_handlers(self) -> dict[str, Any]:
+        """Take changed handler modules without losing a session (ADR 12).
+
+        Returns:
+            ``{"reloaded": [module], "methods": {"added", "changed", "removed"},
+            "migrated": {slot: n}}``.
+
+        Raises:
+            ReloadError: why nothing was changed.
+        """
+        answer = (await self.reloader.reload()).as_answer()
+        self.environment.events.emit("handlers.reloaded", **answer)
+        return answer
 
     # -- what the parts ask for ------------------------------------------------------
 
@@ -325,8 +353,12 @@ class App:
         ended = self.clock.mono()
         name = call.spec.name
         figures = self.metrics.methods.get(name) or self.metrics.method(name)
+        done = call.done_mono or ended
         figures.observe(
-            status, (started or ended) - call.accepted_mono, ended - started if started else 0.0
+            status,
+            (started or ended) - call.accepted_mono,
+            done - started if started else 0.0,
+            ended - done if call.committing else None,
         )
 
     def _measure_lag(self, due_mono: float) -> None:
@@ -347,6 +379,7 @@ class App:
         gauge("worker_threads", lambda: self.workers.threads)
         gauge("worker_zombies", lambda: self.workers.zombies)
         gauge("dead_letters", self._dead_letters)
+        gauge("methods_suspended", lambda: dict.fromkeys(self.guard.suspended, 1.0))
         gauge("store_degraded", lambda: float(self.store.trouble is not None))
         gauge("draining", lambda: float(self._draining))
 

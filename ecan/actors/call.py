@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecan.handlers.registry import MethodSpec
+    from ecan.observability.tracing import Trace
     from ecan.protocol.codes import ErrorCode
     from ecan.protocol.frames import Peer, Request
     from ecan.store import ReplyRow
@@ -25,11 +26,13 @@ class Call:
         accepted_mono: when it entered the queue.
         deadline_mono: when it is answered TIMEOUT.
         started_mono: when its handler began; 0 while queued.
+        done_mono: when its handler was done and its commit began; 0 before.
         size_bytes: of its frame, for the mailbox's bound.
         answered: its one final response was given (P3).
         committing: its effects are being made durable; too late to cancel.
         kept: its answer as kept for resume, if no tab was there when it was committed.
         stop_reason: TIMEOUT or CANCELLED once the handler was told to stop.
+        trace: its spans, or None: nobody traces.
     """
 
     __slots__ = (
@@ -37,6 +40,7 @@ class Call:
         "answered",
         "committing",
         "deadline_mono",
+        "done_mono",
         "fingerprint",
         "id",
         "kept",
@@ -47,6 +51,7 @@ class Call:
         "spec",
         "started_mono",
         "stop_reason",
+        "trace",
         "waiters",
     )
 
@@ -69,12 +74,13 @@ class Call:
         self.waiters: list[Peer] | None = None
         self.accepted_mono = accepted_mono
         self.deadline_mono = deadline_mono
-        self.started_mono = 0.0
+        self.started_mono = self.done_mono = 0.0
         self.size_bytes = request.size_bytes
         self.answered = False
         self.committing = False
         self.kept: ReplyRow | None = None
         self.stop_reason: ErrorCode | None = None
+        self.trace: Trace | None = request.trace
 
     def __repr__(self) -> str:
         return f"Call({self.spec.name}, id={self.id!r})"

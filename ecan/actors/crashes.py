@@ -13,6 +13,7 @@ from ecan.observability import get_logger
 from ecan.protocol.codes import ErrorCode
 from ecan.protocol.redact import redact
 from ecan.store import LetterRow
+from ecan.store.base import MAX_LETTERS
 
 if TYPE_CHECKING:
     from ecan.actors.guard import PoisonGuard
@@ -53,7 +54,7 @@ def record_crash(
     )
     if call is None:
         return crash_id, None
-    metrics.dead_letters += 1
+    metrics.dead_letters = min(metrics.dead_letters + 1, MAX_LETTERS)
     letter = LetterRow(
         crash_id=crash_id,
         at=clock.now(),

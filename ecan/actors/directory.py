@@ -6,9 +6,10 @@ A session that rests in the store costs nothing here: it is one of `total`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
 
     from ecan.actors.cell import Cell
@@ -18,6 +19,13 @@ MAX_TOMBSTONES = 10_000
 """Ended sessions whose reason is remembered here; the store remembers too."""
 
 
+class Ending(NamedTuple):
+    """Why a session ended, and whether the store knows; StoreError if the first try failed."""
+
+    reason: str
+    known: asyncio.Future[bool]
+
+
 class Directory:
     """The cells in memory, by public id, and why others are gone.
 
@@ -25,16 +33,18 @@ class Directory:
 
     Attributes:
         total: sessions in memory and in the store.
-        ending: ended sessions whose end the store does not know yet, and why they ended.
+        ending: ended sessions whose end the store does not know yet.
+        leaving: ended sessions with answers on their way.
     """
 
-    __slots__ = ("_cells", "_of_user", "_tombstones", "ending", "total")
+    __slots__ = ("_cells", "_of_user", "_tombstones", "ending", "leaving", "total")
 
     def __init__(self) -> None:
         self._cells: dict[Sid, Cell] = {}
         self._of_user: dict[int, dict[Sid, None]] = {}
         self._tombstones: OrderedDict[Sid, str] = OrderedDict()
-        self.ending: dict[Sid, str] = {}
+        self.ending: dict[Sid, Ending] = {}
+        self.leaving: list[Cell] = []
         self.total = 0
 
     def get(self, sid: Sid) -> Cell | None:
@@ -69,6 +79,16 @@ class Directory:
         """The session never came to be."""
         self.evict(cell)
         self.total -= 1
+
+    def leave(self, cell: Cell) -> None:
+        """The session has ended; somebody may still wait for an answer of it."""
+        self.leaving = [left for left in self.leaving if left.pending]
+        if cell.pending:
+            self.leaving.append(cell)
+
+    def unanswered(self) -> int:
+        """Accepted requests whose answer has not been given."""
+        return sum(len(cell.pending) for cell in (*self._cells.values(), *self.leaving))
 
     def reason(self, sid: Sid) -> str | None:
         """Why a session that is gone ended, if that is still known here."""

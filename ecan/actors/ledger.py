@@ -104,6 +104,10 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._entries or ())
 
+    def forget(self, request_id: str) -> None:
+        """The id was answered too long ago, as the store knows."""
+        self._forget(request_id)
+
     def _forget(self, request_id: str) -> None:
         forgotten = self._forgotten
         if forgotten is None:

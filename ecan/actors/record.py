@@ -255,6 +255,10 @@ class Record:
     def _log_failure(self, error: BaseException) -> None:
         log.warning("session.not_written", sid=self.sid, error=str(error))
 
+    def note_conflict(self) -> None:
+        """A handler runs again: another session of the user had changed what it read."""
+        self._metrics.conflicts += 1
+
     def on_its_way(self) -> asyncio.Task[None] | None:
         """The commit that is on its way to the store; sequence numbers are given after it."""
         for task in (self.landing, self.notice):
@@ -264,17 +268,12 @@ class Record:
 
     # -- tokens ------------------------------------------------------------------------
 
-    def renew_tokens(self, now: float, ttl_s: float) -> tuple[str, float]:
-        """Revoke every token and issue one; written with the next commit, undone if it fails.
-
-        Returns:
-            The secret, and when it expires (UTC epoch seconds).
-        """
+    def replace_tokens(self, token: Token) -> None:
+        """Revoke every token but a new one; written with the next commit, undone if it fails."""
         self._save_tokens()
         self.tokens.revoke_all()
-        secret, token = self.tokens.issue(now, ttl_s)
+        self.tokens.add(token)
         self.tokens_changed = True
-        return secret, token.expires_at
 
     def refresh_token(self, old: Token, now: float, ttl_s: float) -> tuple[str, Token]:
         """As `TokenTable.refresh`; written with the next commit, undone if it fails."""

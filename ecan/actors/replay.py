@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import traceback
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
@@ -10,9 +11,10 @@ import orjson
 
 from ecan.actors.call import Call
 from ecan.actors.cell import Cell
+from ecan.actors.crashes import MAX_TRACE_CHARS
 from ecan.actors.incarnations import Incarnations
 from ecan.actors.ledger import fingerprint
-from ecan.actors.messages import SessionCrashed
+from ecan.actors.messages import CloseSession, SessionCrashed
 from ecan.errors import ReplyError, SupervisionError
 from ecan.handlers.context import User
 from ecan.observability import Metrics
@@ -123,6 +125,8 @@ async def replay_on_copy(letter: LetterRow, env: Environment) -> Replay:
             crashes.append(message.error)
             if not recorder.answer.done():
                 recorder.answer.set_result({"status": "error", "error": None})
+        elif isinstance(message, CloseSession) and not message.reply.done():
+            message.reply.set_result(True)  # a copy has no session that could end
 
     copy_env = attrs.evolve(
         env,
@@ -157,6 +161,7 @@ async def replay_on_copy(letter: LetterRow, env: Environment) -> Replay:
         reply["error"] = {
             "code": ErrorCode.HANDLER_CRASHED,
             "message": f"{type(error).__name__}: {error}",
+            "traceback": "".join(traceback.format_exception(error))[-MAX_TRACE_CHARS:],
         }
     return _replay(
         letter,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ecan.errors import ReplyError
 from ecan.handlers.registry import Final, Kind
 from ecan.protocol.codes import ErrorCode
-from ecan.runtime import WorkerFailure, task_stack
+from ecan.runtime import ProcessRenewedError, WorkerFailure, task_stack
 
 if TYPE_CHECKING:
     from ecan.actors.call import Call
@@ -197,8 +197,39 @@ async def _run_in_thread(actor: SessionActor, call: Call, ctx: UserContext) -> A
 
 
 async def _run_in_process(actor: SessionActor, call: Call) -> Any:
-    spec = call.spec
-    arguments = () if spec.params_type is None else (call.params,)
-    job = actor.env.processes.run(spec.function, *arguments)
-    actor.set_stopper(call, ProcessStopper(asyncio.current_task(), job))
-    return await job.future
+    while True:
+        _renew(actor, call)
+        arguments = () if call.spec.params_type is None else (call.params,)
+        job = actor.env.processes.run(call.spec.function, *arguments)
+        actor.set_stopper(call, ProcessStopper(asyncio.current_task(), job))
+        try:
+            return await job.future
+        except ProcessRenewedError:
+            continue
+
+
+def _renew(actor: SessionActor, call: Call) -> None:
+    """A function travels to a process by its name, which may mean another one by now (ADR 12).
+
+    Raises:
+        ReplyError: METHOD_NOT_FOUND, INVALID_PARAMS; BUSY if it is no process handler any more.
+    """
+    spec = actor.env.server.registry.get(call.spec.name)
+    if spec is call.spec:
+        return
+    if spec is None:
+        raise ReplyError(
+            ErrorCode.METHOD_NOT_FOUND,
+            f"The method {call.spec.name} was removed while the request waited.",
+            outcome="not_run",
+        )
+    if spec.kind is not Kind.PROCESS:
+        raise ReplyError(
+            ErrorCode.BUSY,
+            "The handlers were reloaded while the request waited; try again.",
+            details={"reason": "reloaded"},
+            outcome="not_run",
+            retry_after_ms=100,
+        )
+    call.params = spec.structure(call.request.params)
+    call.spec = spec

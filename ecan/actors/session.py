@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import copy_context
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -451,7 +452,9 @@ class SessionActor(LoopActor):
             if call not in calls:
                 # RACE: taken from the queue, and its task has not had its first step.
                 call.started_mono = 0.0
-                self.cell.refuse(call, error)
+                not_begun = copy(error)
+                not_begun.outcome = "not_run"
+                self.cell.refuse(call, not_begun)
             task.cancel()
 
     @property

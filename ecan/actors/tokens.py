@@ -66,6 +66,12 @@ class Token:
         return not self.revoked and now < self.expires_at
 
 
+def new_token(now: float, ttl_s: float) -> tuple[str, Token]:
+    """A token that is in no table yet: its secret, which is kept nowhere, and its record."""
+    secret = secrets.token_urlsafe(TOKEN_BYTES)
+    return secret, Token(digest(secret), now + ttl_s)
+
+
 SavedTokens: TypeAlias = tuple[tuple[Token, float, bool], ...]
 """A table as it was: tokens, when they expired, whether they were revoked."""
 
@@ -87,14 +93,17 @@ class TokenTable:
     def issue(self, now: float, ttl_s: float) -> tuple[str, Token]:
         """A new token; returns the secret, which is kept nowhere, and its record."""
         self._prune(now)
-        secret = secrets.token_urlsafe(TOKEN_BYTES)
-        token = Token(digest(secret), now + ttl_s)
+        secret, token = new_token(now, ttl_s)
+        self.add(token)
+        return secret, token
+
+    def add(self, token: Token) -> None:
+        """Take a token into the table; the oldest gives way."""
         self._tokens[token.digest] = token
         while len(self._tokens) > MAX_TOKENS:
             oldest = next(iter(self._tokens.values()))
             oldest.revoked = True
             del self._tokens[oldest.digest]
-        return secret, token
 
     def find(self, secret: str, now: float) -> Token | None:
         """The live token with this secret, or None."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.cell import Ask
+from ecan.actors.tokens import new_token
 from ecan.errors import HandlerError
 from ecan.protocol.codec import encode_pending, encode_push
 
@@ -70,9 +71,11 @@ class SessionView:
         """See `SessionPort`."""
         ctx.end_reason = reason
 
-    def renew_token(self) -> dict[str, Any]:
+    def renew_token(self, ctx: UserContext) -> dict[str, Any]:
         """See `SessionPort`."""
-        return self.env.renew_token(self.cell)
+        env = self.env
+        secret, ctx.renewed = new_token(env.clock.now(), env.settings.token_ttl_s)
+        return {"token": secret, "expires_at": ctx.renewed.expires_at}
 
     def progress(self, ctx: UserContext, result: Any) -> None:
         """See `SessionPort`."""

@@ -126,11 +126,15 @@ class LoginThrottle:
         clock: Callable[[], float] = time.monotonic,
         max_keys: int = MAX_KEYS,
     ) -> None:
-        self._on = count > 0
-        self._item = RateLimitItemPerSecond(max(1, count), max(1, math.ceil(per_s)))
+        self.set_limit(count, per_s)
         self._clock = clock
         self._windows = Windows(clock, max_keys)
         self._limiter = MovingWindowRateLimiter(self._windows)
+
+    def set_limit(self, count: int, per_s: float) -> None:
+        """Another limit from now on; attempts under the old one are forgotten."""
+        self._on = count > 0
+        self._item = RateLimitItemPerSecond(max(1, count), max(1, math.ceil(per_s)))
 
     @contextlib.asynccontextmanager
     async def attempt(self, username: str, address: str | None) -> AsyncIterator[Attempt]:

@@ -107,7 +107,6 @@ class SimulatedServer(App):
             tell_supervisor=self.sessions.tell_supervisor,
             describe=self.sessions.describe,
             expires_in_s=self.sessions.expires_in_s,
-            renew_token=self.sessions.renew_token,
         )
         self.router = Router(
             self.registry,

@@ -65,7 +65,7 @@ def call(registry, server):
             )
         else:
             session = SimpleNamespace(
-                user=user, sid="abc", renew_token=lambda: {"token": "t3", "expires_at": 3}
+                user=user, sid="abc", renew_token=lambda _ctx: {"token": "t3", "expires_at": 3}
             )
             ctx = UserContext(
                 server, method, "1",

@@ -185,7 +185,7 @@ async def test_sign_up(accounts):
 
 
 async def test_sign_up_closed(accounts, hasher):
-    accounts._signup_open = False
+    accounts.signup_open = False
     error = await refusal(accounts.signup("zoe", PASSWORD, address=HERE))
     assert error.code == "FORBIDDEN"
     assert "operator" in error.message

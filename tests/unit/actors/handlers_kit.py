@@ -27,6 +27,10 @@ def kit_handlers(world: World) -> list[Callable[..., Any]]:
         world.ran.append(params)
         return params
 
+    @handler("t.renew")
+    async def renew(ctx: UserContext) -> Any:
+        return ctx.session.renew_token(ctx)
+
     @handler("t.wait")
     async def wait(ctx: UserContext, params: Any) -> Any:
         name = params["n"]
@@ -93,6 +97,11 @@ def kit_handlers(world: World) -> list[Callable[..., Any]]:
         ctx.push("t.pushed", "refused")
         raise HandlerError("NOPE", "declared", details={"left": 3})
 
+    @handler("t.renew", inline=True)
+    def renew(ctx: UserContext) -> Any:
+        """As `change_password` does it."""
+        return ctx.session.renew_token(ctx)
+
     @handler("t.final")
     async def final(ctx: UserContext) -> AsyncGenerator[Any, None]:
         yield 1
@@ -114,6 +123,7 @@ def kit_handlers(world: World) -> list[Callable[..., Any]]:
 
     return [
         note,
+        renew,
         wait,
         deaf,
         block,
@@ -121,6 +131,7 @@ def kit_handlers(world: World) -> list[Callable[..., Any]]:
         overlap_block,
         control,
         refuse,
+        renew,
         final,
         context_inline,
         context_async,

@@ -278,7 +278,6 @@ class World:
             tell_supervisor=self.sessions.tell_supervisor,
             describe=self.sessions.describe,
             expires_in_s=self.sessions.expires_in_s,
-            renew_token=self.sessions.renew_token,
         )
         self.accepted: list[tuple[FakePeer, str]] = []
         self.ran: list[Any] = []

@@ -167,8 +167,7 @@ async def test_p15_changed_tokens_are_stored(world: World) -> None:
     assert stored.tokens == tab.cell.tokens.rows()
     assert len(stored.tokens) == 2
 
-    tab.cell.actor._view.renew_token()
-    await tab.call("t.note", 1)
+    await tab.call("t.renew")
     stored = await world.store.load(tab.cell.sid)
     assert stored.tokens == tab.cell.tokens.rows()
     assert len(stored.tokens) == 1

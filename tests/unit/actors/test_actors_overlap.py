@@ -110,7 +110,6 @@ async def test_p3_an_overlapping_request_ends_with_the_incarnation(world: World)
 
 
 @looptime
-@pytest.mark.xfail(reason="core bug 11: nobody answers it", strict=True)
 async def test_p3_an_overlapping_request_that_has_not_begun_ends_with_its_session(
     world: World,
 ) -> None:

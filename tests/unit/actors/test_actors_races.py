@@ -62,7 +62,6 @@ async def test_p3_an_inline_request_that_waits_to_commit_is_answered(end: str) -
 
 
 @looptime
-@pytest.mark.xfail(reason="core bug 6: it is taken for crashed", strict=True)
 @pytest.mark.parametrize("lands", [True, False])
 @pytest.mark.parametrize("end", ["crash", "restart"])
 async def test_p10_a_concurrent_request_whose_commit_is_landing_is_left_alone(
@@ -109,7 +108,6 @@ async def test_p2_overlapping_requests_commit_one_after_the_other() -> None:
 
 
 @looptime
-@pytest.mark.xfail(reason="core bug 10: the tombstone answers before the store", strict=True)
 async def test_p11_a_second_logout_waits_for_the_first_to_be_durable(world: World) -> None:
     """Whoever is told that the session is over can rely on it."""
     tab = await world.open()

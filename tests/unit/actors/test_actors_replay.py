@@ -174,7 +174,6 @@ async def test_p9_every_kind_of_method_can_be_replayed(kind: str) -> None:
 
 
 @looptime
-@pytest.mark.xfail(reason="core bug U4: the traceback is not there", strict=True)
 async def test_p9_a_crash_on_a_copy_comes_with_its_traceback() -> None:
     """As `Replay.error` says: an operator wants to see where."""
     shop = Shop()
@@ -253,7 +252,6 @@ async def keep_letter(world: World, letter: Any, **changes: Any) -> None:
 
 
 @looptime
-@pytest.mark.xfail(reason="core bug U3: the replay waits for ever", strict=True)
 async def test_p9_a_copy_that_ends_its_session_ends_nothing() -> None:
     """The replay is over all the same, and the real session lives."""
     shop = Shop()

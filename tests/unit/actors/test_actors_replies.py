@@ -122,7 +122,6 @@ async def test_p12_a_reply_that_a_retry_took_before_it_landed_is_not_kept(method
 
 
 @looptime
-@pytest.mark.xfail(reason="core bug U1: `Outbox.drop_reply` is called by nobody", strict=True)
 async def test_p12_a_reply_that_a_retry_took_later_is_not_handed_out_again(world: World) -> None:
     """It was kept; then the client asked again instead of resuming, and has it."""
     tab = await leave_three_replies(world)
@@ -185,7 +184,6 @@ async def test_p12_a_refused_commit_that_was_on_its_way_keeps_its_refusal(down: 
 
 
 @looptime
-@pytest.mark.xfail(reason="core bug U7: `handed_out` clears it behind its commit", strict=True)
 async def test_p12_a_reply_on_its_way_while_others_are_handed_out_is_not_lost() -> None:
     """A tab resumes while a commit with a reply to keep is landing: the next resume gets it."""
     async with a_world(store=KitStore(has_answer)) as world:

@@ -134,16 +134,10 @@ async def test_p15_a_refresh_that_cannot_be_stored_changes_no_token(when: str) -
         assert (await world.store.load(tab.cell.sid)).tokens == tab.cell.tokens.rows()
 
 
-@handler("t.renew")
-async def renew(ctx: UserContext) -> Any:
-    """As `change_password` does it."""
-    return ctx.session.renew_token()
-
-
 @looptime
 async def test_p15_tokens_live_on_when_the_commit_that_renews_them_fails() -> None:
     """They were revoked on every tab; with the roll-back they are good again, the new one is not."""
-    async with a_world(renew, store=KitStore(everything)) as world:
+    async with a_world(store=KitStore(everything)) as world:
         tab = await world.open()
         record = world.sessions.lookup(tab.session_id, tab.token).token
         request = tab.send("t.renew")
@@ -164,14 +158,13 @@ async def test_p15_tokens_live_on_when_the_commit_that_renews_them_fails() -> No
 
 
 @looptime
-@pytest.mark.xfail(reason="core bug U8: renewing is not part of the roll-back", strict=True)
 @pytest.mark.parametrize("ending", ["declared", "crash", "timeout"])
 async def test_p4_tokens_live_on_when_the_request_that_renewed_them_fails(ending: str) -> None:
     """Renewing is rolled back with the rest: nobody has been told the new token."""
 
     @handler("t.renew_and_fail")
     async def renew_and_fail(ctx: UserContext) -> None:
-        ctx.session.renew_token()
+        ctx.session.renew_token(ctx)
         if ending == "declared":
             raise HandlerError("NOPE", "declared")
         if ending == "crash":
@@ -229,7 +222,9 @@ async def test_p15_an_end_that_cannot_be_stored_is_busy_and_tried_until_it_is(ho
             await world.sessions.authenticate(tab.session_id, tab.token)
         assert tab.cell.sid not in {row["sid"] for row in await world.sessions.of_user(1)}
         await asyncio.sleep(500)
-        assert world.directory.ending == {tab.cell.sid: "logout"}
+        assert [(sid, e.reason) for sid, e in world.directory.ending.items()] == [
+            (tab.cell.sid, "logout")
+        ]
         world.store.fail.clear()
         await asyncio.sleep(61)
         assert world.directory.ending == {}

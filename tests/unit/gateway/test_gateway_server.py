@@ -16,7 +16,7 @@ from ecan.testing import Client, running_app
 
 async def test_a_connection_without_login_is_closed_when_idle(monkeypatch):
     """4002 for a connection that neither logs in nor says anything; who is logged in stays."""
-    monkeypatch.setattr(server_module, "UNBOUND_IDLE_S", 0.2)
+    monkeypatch.setattr(server_module, "UNBOUND_IDLE_S", 1.0)  # a login takes its time
     async with (
         running_app() as server,
         server.logged_in() as user,
