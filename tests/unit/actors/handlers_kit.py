@@ -97,11 +97,6 @@ def kit_handlers(world: World) -> list[Callable[..., Any]]:
         ctx.push("t.pushed", "refused")
         raise HandlerError("NOPE", "declared", details={"left": 3})
 
-    @handler("t.renew", inline=True)
-    def renew(ctx: UserContext) -> Any:
-        """As `change_password` does it."""
-        return ctx.session.renew_token(ctx)
-
     @handler("t.final")
     async def final(ctx: UserContext) -> AsyncGenerator[Any, None]:
         yield 1
@@ -131,7 +126,6 @@ def kit_handlers(world: World) -> list[Callable[..., Any]]:
         overlap_block,
         control,
         refuse,
-        renew,
         final,
         context_inline,
         context_async,
