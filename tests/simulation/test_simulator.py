@@ -19,7 +19,7 @@ SEEDS_EACH = 25
 
 STEPS = 70
 
-SEEDS_FOR_EVENTS = 120
+SEEDS_FOR_EVENTS = 200
 
 
 def chunk(number: int) -> range:
@@ -92,6 +92,8 @@ EVENTS = [
     "tab.closed",
     "tab.cut_off",
     "tab.slow",
+    "tab.answers",
+    "store.limbo_found",
     "connection.lost",
     "server.closes",
     "session.over",
@@ -145,6 +147,9 @@ CODES = [
     "ID_EXPIRED",
     "DECLARED",
     "CONFLICT",
+    "CLIENT_GONE",
+    "CLIENT_TIMEOUT",
+    "REFUSED",
 ]
 """All of CONTRACT §2 but INVALID_CREDENTIALS and FORBIDDEN: there are no passwords and roles here."""
 

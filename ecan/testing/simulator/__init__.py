@@ -9,8 +9,8 @@ Reading order: `world` (what there is), `plan` (what happens), `model` and `watc
 hold meanwhile), `ending` (what must hold in the end).
 """
 
-from ecan.testing.simulator.plan import FEATURES
 from ecan.testing.simulator.runner import STEPS, Failure, Report, run_seed, shrink
 from ecan.testing.simulator.trace import Violation
+from ecan.testing.simulator.wishes import FEATURES
 
 __all__ = ["FEATURES", "STEPS", "Failure", "Report", "Violation", "run_seed", "shrink"]

@@ -10,13 +10,16 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ecan.testing.simulator.plan import FEATURES
-from ecan.testing.simulator.runner import STEPS, Report, run_seed, shrink
+from ecan.testing.simulator.runner import STEPS, Report, run_job, run_seed, shrink
+from ecan.testing.simulator.wishes import FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 PROGRESS_S = 10.0
+MAX_SHOWN = 10
+"""Failures told in full; of more, one would read none."""
+
 SOAK_STEPS = (30, 90, 90, 250)
 """Short runs find more a second, long ones find other things."""
 
@@ -67,18 +70,14 @@ def _seeds(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def _run(job: tuple[int, int]) -> Report:
-    return run_seed(*job)
-
-
 def _reports(jobs: Iterable[tuple[int, int]], processes: int) -> Iterator[Report]:
     if processes == 1:
-        yield from map(_run, jobs)
+        yield from map(run_job, jobs)
         return
     # Not all at once: `imap` would take all seeds that there are.
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         while chunk := list(itertools.islice(jobs, 4 * processes)):
-            yield from pool.imap_unordered(_run, chunk)
+            yield from pool.imap_unordered(run_job, chunk)
 
 
 def _run_many(jobs: Iterator[tuple[int, int]], processes: int, *, stop_at_first: bool) -> int:
@@ -92,7 +91,8 @@ def _run_many(jobs: Iterator[tuple[int, int]], processes: int, *, stop_at_first:
             counts.update(report.counts)
             if report.failure is not None:
                 failures += 1
-                _say(f"\n{report}\nsmaller: {shrink(report).command}\n")
+                if failures <= MAX_SHOWN:
+                    _say(f"\n{report}\nsmaller: {shrink(report).command}\n")
                 if stop_at_first:
                     break
             now_s = time.monotonic()

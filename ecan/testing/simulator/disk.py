@@ -6,11 +6,13 @@ of its own, so plain that it cannot have the store's faults, which the checks re
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import orjson
 
+from ecan.errors import StoreError
 from ecan.store import MemoryStore
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ class Disk:
         documents: by user, collection and key.
         lands: is told of every commit before it is applied to the image.
         ends: is told of every end of a session.
+        limbo: writes that failed and may yet be found on the disk, if the process dies now.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -105,6 +108,7 @@ class Disk:
         self.sessions: dict[str, SessionImage] = {}
         self.letters: set[str] = set()
         self.documents: dict[tuple[int, str, str], bytes] = {}
+        self.limbo: list[Callable[[], Any]] | None = None
         self.lands: Callable[[SessionImage, Commit], None] = lambda _image, _commit: None
         self.ends: Callable[[SessionImage, str], None] = lambda _image, _reason: None
 
@@ -154,6 +158,13 @@ class Disk:
             self.ends(image, reason)
             image.ended = reason
         return at_once(self.memory.delete(sid, reason))
+
+    def found_after_a_kill(self) -> None:
+        """An fsync that failed had reached the disk."""
+        for land in self.limbo or ():
+            with contextlib.suppress(StoreError):
+                land()
+        self.limbo = None
 
     def snapshot(self, sid: str) -> Any:
         """The session as a new process would find it."""

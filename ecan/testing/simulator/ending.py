@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ecan.testing.simulator.tab import ClientSession, Tab
     from ecan.testing.simulator.world import World
 
-REST_S = 75.0
-"""Longer than any retry of the server's own."""
+REST_S = 130.0
+"""Longer than any deadline, and any retry of the server's own."""
 
 PATIENCE = 15
 """Rounds of asking again without any progress."""
@@ -36,6 +36,7 @@ class Ending:
         self._trace.add("ending")
         world.faults.broken = world.faults.slow = world.faults.unreadable = False
         self._come_to_rest()
+        world.watch.check_answered()
         self._everybody_resumes()
         self._check_kept()
         self._everybody_asks_again()

@@ -115,7 +115,7 @@ class SimulatedThreads(WorkerThreads):
 class SimulatedProcessJob(ProcessJob):
     """One call in a worker process that is none."""
 
-    __slots__ = ("running",)
+    __slots__ = ("args", "function", "running")
 
     def __init__(
         self,

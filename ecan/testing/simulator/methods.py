@@ -22,7 +22,7 @@ from ecan.handlers.context import (
 )
 from ecan.handlers.registry import Final, Scope, handler
 from ecan.testing.simulator.disk import LOG_SLOT
-from ecan.testing.simulator.model import DOCUMENTS, KEYS
+from ecan.testing.simulator.documents import DOCUMENTS, KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +155,16 @@ def thread(ctx: UserContext, params: Doing) -> dict[str, Any]:
     return result
 
 
+@handler("sim.ask")
+async def ask(ctx: UserContext, params: Doing) -> dict[str, Any]:
+    """An effect that asks the browser first."""
+    _started(ctx, params)
+    await ctx.call("ui.ask", {"tag": params.tag}, timeout_s=2.0)
+    result = _write(ctx, params)
+    _strike(params)
+    return result
+
+
 @handler("sim.stream")
 async def stream(ctx: UserContext, params: Doing) -> AsyncGenerator[Any, None]:
     """An effect that streams."""
@@ -231,6 +241,7 @@ HANDLERS: list[Callable[..., Any]] = [
     async_,
     deaf,
     thread,
+    ask,
     stream,
     process,
     overlap,

@@ -6,66 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ecan.testing.simulator.methods import FATES
+from ecan.testing.simulator.wishes import FEATURES, NONSENSE, Wishes
 from ecan.testing.simulator.world import MAILBOX_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from ecan.testing.simulator.model import Request
-    from ecan.testing.simulator.tab import ClientSession, Tab
+    from ecan.testing.simulator.tab import Tab
     from ecan.testing.simulator.world import World
-
-FEATURES = (
-    "kill",
-    "drain",
-    "faults",
-    "operators",
-    "supervisor",
-    "crashes",
-    "jobs",
-    "documents",
-    "deadlines",
-    "cancel",
-    "leaving",
-    "idle",
-    "slow",
-    "nonsense",
-    "flood",
-    "poison",
-    "sessions",
-)
-"""What a run may do, and `shrink` may leave out."""
-
-METHODS: dict[str, tuple[int, str]] = {
-    "sim.inline": (7, ""),
-    "sim.async": (7, ""),
-    "sim.stream": (2, ""),
-    "sim.overlap": (2, ""),
-    "sim.read": (3, ""),
-    "sim.control": (1, ""),
-    "sim.thread": (3, "jobs"),
-    "sim.process": (1, "jobs"),
-    "sim.deaf": (1, "jobs"),
-    "sim.read_documents": (2, "documents"),
-    "sim.poison": (1, "poison"),
-}
-"""How often each is asked for, and the feature it belongs to."""
-
-LONG_S = 50.0
-"""Longer than a session may be idle before it is passivated: it is busy, not idle."""
-
-PAUSING = ("sim.async", "sim.deaf", "sim.stream", "sim.overlap", "sim.read_documents")
-
-NONSENSE: tuple[bytes, ...] = (
-    b"no json",
-    b'{"id": "n1", "method": "sim.read"}',
-    b'{"id": "n2", "type": "telegram", "method": "sim.read"}',
-    b'{"id": 7, "type": "request", "method": "sim.read"}',
-    b'{"id": "n3", "type": "request", "method": "sim.nothing"}',
-    b'{"id": "n4", "type": "request", "method": "session.resume", "params": {"last_seq": "one"}}',
-    b'{"id": "n5", "type": "request", "method": "sim.read", "meta": {"session_id": "no"}}',
-)
 
 
 class Plan:
@@ -74,7 +23,7 @@ class Plan:
     def __init__(self, world: World, features: Collection[str] = FEATURES) -> None:
         self._world = world
         self._random = world.chance.plan
-        self._features = frozenset(features)
+        self._wishes = Wishes(world, features)
         self._actions: list[tuple[int, str, Callable[[], None]]] = [
             (60, "", self._ask),
             (14, "", self._connect),
@@ -83,7 +32,7 @@ class Plan:
             (3, "sessions", self._new_client),
             (2, "sessions", self._log_out),
             (4, "leaving", self._leave),
-            (2, "kill", self._kill),
+            (2, "kill", self._world.kill),
             (1, "drain", self._drain),
             (3, "faults", self._break_store),
             (3, "faults", self._mend_store),
@@ -99,7 +48,7 @@ class Plan:
             (1, "poison", self._poison),
             (2, "documents", self._contend),
         ]
-        self._actions = [a for a in self._actions if not a[1] or a[1] in self._features]
+        self._actions = [a for a in self._actions if not a[1] or a[1] in features]
 
     def populate(self) -> None:
         """How many are there when it begins."""
@@ -135,34 +84,10 @@ class Plan:
             return
         tab = self._random.choice(tabs)
         for _ in range(self._random.choice((1, 1, 1, 2, 4))):
-            self._send(tab, self._request(tab.session))
-
-    def _request(self, client: ClientSession) -> Request:
-        random, usable = self._random, self._features
-        names = [name for name, (_, feature) in METHODS.items() if not feature or feature in usable]
-        method = random.choices(names, [METHODS[name][0] for name in names])[0]
-        doing: dict[str, Any] = {}
-        if "crashes" in usable and random.random() < 0.12:  # noqa: PLR2004
-            doing["fate"] = random.choice(FATES[1:])
-            doing["early"] = random.random() < 0.3  # noqa: PLR2004
-        if random.random() < 0.4:  # noqa: PLR2004
-            doing["pushes"] = random.randint(1, 3)
-        if method in PAUSING:
-            doing["pause_s"] = random.choice((0.0, 0.0, 0.01, 0.3, 3.0, 12.0, LONG_S))
-            doing["progress"] = random.choice((0, 0, 1, 3))
-        if method == "sim.async" and "documents" in usable and random.random() < 0.5:  # noqa: PLR2004
-            doing["document"] = random.choice("ab")
-        return self._world.request(client, method, doing)
+            self._send(tab, self._wishes.request(tab.session))
 
     def _send(self, tab: Tab, request: Request) -> None:
-        meta: dict[str, Any] = {}
-        if "deadlines" in self._features and self._random.random() < 0.15:  # noqa: PLR2004
-            meta["deadline_ms"] = self._random.choice((1, 20, 100, 1000))
-        if request.params.get("pause_s") == LONG_S:
-            meta["deadline_ms"] = LONG_S * 2000
-        if self._random.random() < 0.05:  # noqa: PLR2004
-            meta["on_disconnect"] = "cancel"
-            request.cancellable = True
+        meta = self._wishes.meta(request)
         self._bind(tab, meta)
         tab.ask(request, **meta)
 
@@ -204,14 +129,15 @@ class Plan:
         if tabs:
             tab = self._random.choice(tabs)
             for _ in range(self._random.choice((10, 40))):
-                self._send(tab, self._request(tab.session))
+                self._send(tab, self._wishes.request(tab.session))
 
     def _poison(self) -> None:
-        """The same bad method in all sessions at once."""
-        for client in self._world.clients:
-            tabs = [tab for tab in client.tabs if tab.link is not None and client.sid]
-            if tabs:
-                self._send(tabs[0], self._world.request(client, "sim.poison", {}))
+        """The same bad method in all sessions at once, and once more."""
+        for _ in range(2):
+            first = {tab.session.number: tab for tab in reversed(self._usable())}
+            for tab in first.values():
+                self._send(tab, self._world.request(tab.session, "sim.poison", {}))
+            self._world.run_for(0.3)
 
     def _contend(self) -> None:
         """Two sessions of one user write the same document, one of them all the time."""
@@ -239,7 +165,8 @@ class Plan:
                 tab.call("sim.read", {"tag": "n"}, session_id=tab.session.session_id)
                 tab.call("sim.read", {"tag": "n"}, **{**tab.credentials(), "token": "stolen"})
                 tab.call("sim.read", {"tog": "n"}, **tab.credentials())
-                tab.bound = True
+                if not tab.bound:  # that bound it, and told of no missed push
+                    tab.bound, tab.last_seq = True, None
 
     def _cancel(self) -> None:
         tabs = [tab for tab in self._usable() if tab.session.requests and tab.bound]
@@ -291,7 +218,15 @@ class Plan:
     def _leave(self) -> None:
         tabs = [tab for tab in self._world.tabs if tab.link is not None]
         if tabs:
-            self._world.disconnect(self._random.choice(tabs))
+            tab = self._random.choice(tabs)
+            everybody = self._random.random() < 0.4  # noqa: PLR2004
+            if everybody and tab.session.sid:  # and a handler will find nobody to ask
+                for method, pause_s in (("sim.async", 3.0), ("sim.ask", 0.0)):
+                    doing = {"pause_s": pause_s}
+                    self._send(tab, self._world.request(tab.session, method, doing))
+                self._world.run_for(0.2)
+            for other in tab.session.tabs if everybody else (tab,):
+                self._world.disconnect(other)
 
     def _log_out(self) -> None:
         tabs = [tab for tab in self._usable() if tab.bound]
@@ -316,9 +251,6 @@ class Plan:
         self._world.run_for(self._random.choice((40.0, 100.0, 650.0, 1000.0)))
 
     # -- the server's side -------------------------------------------------------------
-
-    def _kill(self) -> None:
-        self._world.kill()
 
     def _drain(self) -> None:
         if not self._world.faults.broken:

@@ -14,8 +14,9 @@ import structlog
 from ecan.observability import logs
 from ecan.testing.simulator.chance import Chance, seeded
 from ecan.testing.simulator.ending import Ending
-from ecan.testing.simulator.plan import FEATURES, Plan
+from ecan.testing.simulator.plan import Plan
 from ecan.testing.simulator.trace import Trace, Violation
+from ecan.testing.simulator.wishes import FEATURES
 from ecan.testing.simulator.world import T0, World
 
 if TYPE_CHECKING:
@@ -122,6 +123,11 @@ def run_seed(
         counts=trace.counts,
         failure=failure,
     )
+
+
+def run_job(job: tuple[int, int]) -> Report:
+    """`run_seed` for a pool of processes: of a seed and a number of steps."""
+    return run_seed(*job)
 
 
 def _failure(promise: str, story: str, step: int, trace: Trace) -> Failure:

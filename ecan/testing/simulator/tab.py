@@ -15,6 +15,8 @@ import orjson
 from ecan.testing.simulator.model import RETRY
 
 if TYPE_CHECKING:
+    from random import Random
+
     from ecan.testing.simulator.link import Link
     from ecan.testing.simulator.model import Request
     from ecan.testing.simulator.trace import Trace
@@ -29,6 +31,7 @@ class ClientSession:
         sid: public id; empty until the login was answered.
         ended: an answer or a push said that it is no more.
         logged_out: a logout was answered with success.
+        refreshed: the first token is not the last one.
         refreshing: refreshed tokens that have not come.
         locked_out: one of those was lost, and the one before it has expired.
         requests: in the order they were first sent.
@@ -42,6 +45,7 @@ class ClientSession:
     ended: bool = False
     logged_out: bool = False
     refreshing: int = 0
+    refreshed: bool = False
     locked_out: bool = False
     tabs: list[Tab] = attrs.field(factory=list)
     requests: list[Request] = attrs.field(factory=list)
@@ -61,7 +65,7 @@ class Tab:
         close_code: the server's, when it closed the connection last.
     """
 
-    def __init__(self, session: ClientSession, number: int, trace: Trace) -> None:
+    def __init__(self, session: ClientSession, number: int, trace: Trace, random: Random) -> None:
         self.session = session
         self.name = f"{session.number}.{number}"
         self.link: Link | None = None
@@ -73,8 +77,8 @@ class Tab:
         self.waiting: dict[str, Request] = {}
         self.close_code = 0
         self._trace = trace
+        self._random = random
         self._calls = 0
-        self._token = ""
         self._cursor: tuple[int | None, str] = (None, "")
 
     def __repr__(self) -> str:
@@ -128,11 +132,9 @@ class Tab:
     ) -> None:
         if self.link is None:
             return
-        token = self.session.token
-        if self.bound and self._token != token:
-            meta = {**meta, "token": token}  # another tab has refreshed it
-        if "token" in meta:
-            self._token = meta["token"]
+        if self.bound and self.session.refreshed and "token" not in meta:
+            # Always: a refused frame may not have told the server of the new one.
+            meta = {**meta, "token": self.session.token}
         frame = {"id": request_id, "type": "request", "method": method, "params": params}
         self.link.send(orjson.dumps({**frame, "meta": meta}))
 
@@ -178,6 +180,7 @@ class Tab:
         elif method == "refresh_token" and not code:
             self.session.token = frame["result"]["token"]
             self.session.refreshing -= 1
+            self.session.refreshed = True
         if code == "INVALID_TOKEN" and method != "sim.read":
             self._locked_out()
         again = error.get("retryable") and (error["outcome"] == "not_run" or code in RETRY)
@@ -187,7 +190,7 @@ class Tab:
     def _logged_in(self, result: dict[str, Any]) -> None:
         session = self.session
         session.sid, session.session_id = result["sid"], result["session_id"]
-        session.token = self._token = result["token"]
+        session.token = result["token"]
         self.bound = True
         self.last_seq, self.epoch = result["seq"], result["epoch"]
 
@@ -215,6 +218,7 @@ class Tab:
     def _pushed(self, frame: dict[str, Any]) -> None:
         meta = frame["meta"]
         if "seq" not in meta:
+            self._asked(frame)
             return
         if meta["sid"] != self.session.sid and self.session.sid:
             self._trace.broken("P1", f"{self} of {self.session.sid} got {frame}")
@@ -226,6 +230,19 @@ class Tab:
             self._ended(frame["params"]["reason"])
         else:
             self.last_seq, self.epoch = meta["seq"], meta["epoch"]
+
+    def _asked(self, frame: dict[str, Any]) -> None:
+        """A handler asks; people answer, refuse, or are not there."""
+        answer = {"id": frame["id"], "type": "response", "method": frame["method"]}
+        kind = self._random.random()
+        if self.link is None or kind < 0.2:  # noqa: PLR2004
+            return
+        if kind < 0.8:  # noqa: PLR2004
+            answer.update(status="success", result=frame["params"])
+        else:
+            answer.update(status="error", error={"code": "REFUSED", "message": "no"})
+        self._trace.add("tab.answers", f"{self} {answer['id']} {answer['status']}")
+        self.link.send(orjson.dumps(answer))
 
     def _ended(self, reason: str) -> None:
         if not self.session.ended:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ecan.testing.simulator.disk import Disk, SessionImage
     from ecan.testing.simulator.link import Link
     from ecan.testing.simulator.model import Model, Request
-    from ecan.testing.simulator.store import Faults
+    from ecan.testing.simulator.reads import Faults
     from ecan.testing.simulator.trace import Trace
 
 ACTIVITY_WRITTEN_S = 61.0
@@ -196,7 +196,8 @@ class Watch:
             request = self._model.requests.get(request_id)
             if number != link.number or request is None or request.answered:
                 continue
-            if request.accepted_life == self._model.life:
+            over = self._model.is_over(request.session.sid)
+            if request.accepted_life == self._model.life and not over:
                 self._trace.broken("P14", f"{link} closed without an answer to {request!r}")
 
     def lost(self, link: Link) -> None:

@@ -13,8 +13,9 @@ from ecan.protocol.frames import Sid
 from ecan.testing.simulator.disk import Disk
 from ecan.testing.simulator.loop import SimulatedLoop
 from ecan.testing.simulator.model import Model, Request
+from ecan.testing.simulator.reads import Faults
 from ecan.testing.simulator.server import SimulatedServer
-from ecan.testing.simulator.store import Faults, SimulatedStore
+from ecan.testing.simulator.store import SimulatedStore
 from ecan.testing.simulator.tab import ClientSession, Tab
 from ecan.testing.simulator.watch import Watch
 
@@ -117,6 +118,10 @@ class World:
         self._loop.die()
         for tab in self.tabs:
             tab.link = None
+        if self.disk.limbo is not None and self.chance.plan.random() < 0.5:  # noqa: PLR2004
+            self.trace.add("store.limbo_found")
+            self.disk.found_after_a_kill()
+        self.disk.limbo = None
         self._wall_offset_s += self.chance.plan.choice((0.0, 1.0, 30.0))
         self.boot()
 
@@ -182,7 +187,7 @@ class World:
 
     def new_tab(self, client: ClientSession) -> Tab:
         """Another tab of the same session."""
-        tab = Tab(client, len(client.tabs) + 1, self.trace)
+        tab = Tab(client, len(client.tabs) + 1, self.trace, self.chance.plan)
         client.tabs.append(tab)
         self.tabs.append(tab)
         self.connect(tab)
@@ -248,5 +253,5 @@ class World:
                 self.model.forgive(sid)
 
 
-EFFECTS = ("sim.inline", "sim.async", "sim.deaf", "sim.thread", "sim.stream")
+EFFECTS = ("sim.inline", "sim.async", "sim.deaf", "sim.thread", "sim.stream", "sim.ask")
 """Methods that leave their id in the session's log."""
