@@ -153,7 +153,7 @@ def _budget(budget: dict[str, dict[str, Any]], width: int) -> list[Text]:
         return Text(amount(name, row["used"]), style)
 
     columns = [
-        Column("BUDGET", lambda item: item[0]),
+        Column("OF", lambda item: item[0]),
         Column("USED", used, "right"),
         Column("SOFT", lambda item: amount(item[0], item[1].get("soft")), "right"),
         Column("HARD", lambda item: amount(item[0], item[1].get("hard")), "right"),

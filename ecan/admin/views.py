@@ -237,7 +237,9 @@ def method_columns() -> list[Column]:
         Column("P99 MS", lambda row: millis(row["p99_ms"]), "right"),
         Column("QUEUE P99", lambda row: millis(row["queue_p99_ms"]), "right", rank=1),
         Column(
-            "SUSPENDED", lambda row: Text(clean(row["suspended"] or "-"), "yellow"), flexible=True
+            "SUSPENDED",
+            lambda row: Text(clean(row["suspended"]), "yellow") if row["suspended"] else "-",
+            flexible=True,
         ),
     ]
 

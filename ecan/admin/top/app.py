@@ -12,7 +12,7 @@ from textual.widgets import ContentSwitcher, OptionList, RichLog, Static
 
 from ecan.admin.biography import biography, letter
 from ecan.admin.client import AsyncClient, ClientError, RefusedError
-from ecan.admin.render import clean
+from ecan.admin.render import clean, pairs
 from ecan.admin.table import BY_NAME
 from ecan.admin.top.dialogs import Confirm, Filter, Help, parse_filter
 from ecan.admin.top.feed import Feed
@@ -177,7 +177,8 @@ class TopApp(App[None]):
         elif self.view == "letters":
             lines = letter(await client.call("deadletters.show", {"id": row["id"]}), now, width)
         else:
-            lines = [Text.assemble((f"{name:14}", "dim"), clean(row[name])) for name in row]
+            facts = ((name.replace("_", " "), row[name]) for name in row)
+            lines = pairs((name, "-" if value is None else clean(value)) for name, value in facts)
         self._page.update(Text("\n").join(lines))
 
     def _lost(self, why: str) -> None:
@@ -202,8 +203,8 @@ class TopApp(App[None]):
         self.feed.poke()
 
     def _chosen(self) -> str:
-        facts = [f"by {self.sort}", f"every {self.feed.every_s:g} s"]
-        return ", ".join([f"only {self.filter}", *facts] if self.filter else facts)
+        words = f"by {self.sort}, {self.feed.every_s:g} s"
+        return f"only {self.filter}, {words}" if self.filter else words
 
     # -- keys ------------------------------------------------------------------------------
 

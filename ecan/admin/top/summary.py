@@ -33,7 +33,7 @@ def summary(status: dict[str, Any], readings: Readings, width: int, chosen: str 
 
 
 def _who(status: dict[str, Any]) -> Text:
-    line = Text(clean(status["status"]), _HEALTH.get(status["status"], "bold red"))
+    line = Text.assemble((clean(status["status"]), _HEALTH.get(status["status"], "bold red")))
     # What is wrong comes first: a narrow screen cuts the rest.
     if status.get("store_trouble"):
         line.append(f"  {clean(status['store_trouble'])}", "bold red")
@@ -56,11 +56,13 @@ def _sessions(status: dict[str, Any], chosen: str) -> Text:
         for name, count in status["sessions"].items()
         if count
     ]
-    line = Text.assemble(("sessions ", "dim"), Text("  ").join(counts) if counts else "none")
-    line.append("  tabs ", "dim")
-    line.append(f"{status['connections']:,}")
-    line.append(f"  {clean(chosen)}", "italic")
-    return line
+    return Text.assemble(
+        (clean(chosen), "italic"),
+        ("  sessions ", "dim"),
+        Text("  ").join(counts) if counts else "none",
+        ("  tabs ", "dim"),
+        f"{status['connections']:,}",
+    )
 
 
 def _rates(status: dict[str, Any], readings: Readings, width: int) -> Text:
@@ -100,7 +102,7 @@ def _machine(status: dict[str, Any], readings: Readings) -> Text:
         (f"{letters:,}", "yellow" if letters else ""),
     )
     if zombies:
-        line.append(f"  {zombies} abandoned threads", "bold red")
+        line.append(f"  zombie threads {zombies}", "bold red")
     if suspended:
         line.append(f"  suspended: {clean(', '.join(suspended))}", "yellow")
     return line

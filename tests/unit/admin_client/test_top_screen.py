@@ -52,7 +52,7 @@ def shot(app, name: str) -> None:
 @SIZES
 async def test_shows_the_server_its_sessions_and_the_chosen_one(fake, size):
     """Header, table, biography; events on a wide screen."""
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=size) as pilot:
         await until(lambda: "shop.report" in detail(app), pilot)
         await until(lambda: len(app._events.lines) == 3 or size[0] == 80, pilot)
@@ -73,7 +73,7 @@ async def test_stuck_session_is_marked_first_and_shows_its_stack(fake, size):
     """Method, age and where it hangs, without a key."""
     stall = {"sid": "s001abcd", "method": "shop.report", "since_s": 4.2, "stack": STACK}
     fake.answers["status"] = {**STATUS, "stalled": [stall]}
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=size) as pilot:
         await until(lambda: "slow_query" in detail(app), pilot)
         await pilot.press("exclamation_mark")
@@ -90,7 +90,7 @@ async def test_stuck_session_is_marked_first_and_shows_its_stack(fake, size):
 @SIZES
 async def test_methods_letters_and_events_views(fake, size):
     """m, d, e; the same key again leads back."""
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=size) as pilot:
         await pilot.press("m")
         await until(lambda: app._lists["methods"].rows, pilot)
@@ -110,7 +110,7 @@ async def test_methods_letters_and_events_views(fake, size):
 
 async def test_sort_and_filter_ask_the_server(fake):
     """1-5, s, /: params of sessions.list."""
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=(80, 24)) as pilot:
         for key, name in (("1", "traffic"), ("2", "queue"), ("3", "restarts"), ("4", "bytes"), ("5", "idle"), ("s", "traffic")):  # fmt: skip
             await pilot.press(key)
@@ -142,7 +142,7 @@ async def test_sort_and_filter_ask_the_server(fake):
 )
 async def test_a_key_asks_with_the_session_s_name_and_acts_on_yes(fake, key, command):
     """n does nothing."""
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(lambda: app.rows.selected, pilot)
         await pilot.press("down")
@@ -160,7 +160,7 @@ async def test_a_key_asks_with_the_session_s_name_and_acts_on_yes(fake, key, com
 
 async def test_methods_are_suspended_and_resumed_with_p(fake):
     """The first is not suspended, the second is."""
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("m")
         await until(lambda: app.rows.selected, pilot)
@@ -174,7 +174,7 @@ async def test_methods_are_suspended_and_resumed_with_p(fake):
 async def test_drain_asks_and_a_refusal_is_shown(fake):
     """D; the server's words on the screen."""
     fake.errors["drain"] = {"code": -32000, "message": "it drains already"}
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(lambda: app.rows.selected, pilot)
         await pilot.press("D")
@@ -188,7 +188,7 @@ async def test_drain_asks_and_a_refusal_is_shown(fake):
 
 async def test_server_goes_away_and_comes_back(fake):
     """No end, no trace: it says so and looks on."""
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(lambda: app.rows.selected, pilot)
         fake.stop()
@@ -202,7 +202,7 @@ async def test_server_goes_away_and_comes_back(fake):
 async def test_cursor_stays_on_its_session_when_the_order_changes(fake):
     """Not on its line."""
     rows = fake.answers["sessions.list"]["sessions"]
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(lambda: app.rows.selected, pilot)
         await pilot.press("down", "down")
@@ -219,7 +219,7 @@ async def test_cursor_stays_on_its_session_when_the_order_changes(fake):
 async def test_session_that_is_gone_meanwhile(fake):
     """The refusal stands where its biography would."""
     fake.errors["sessions.show"] = {"code": -32001, "message": "no session s000abcd"}
-    app = TopApp(fake.path, 0.05)
+    app = TopApp(fake.path, 0.2)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(lambda: "no session s000abcd" in detail(app), pilot)
         assert "healthy" in text(app)
