@@ -30,6 +30,9 @@ MAX_REFUSED = 50
 PAUSE_S = 0.25
 """After so many refusals for speed a connection is not read for so long: 200 a second at most."""
 
+SEND_LOOK_S = 0.001
+"""After writing until the first look whether the system took it; twice as long each time."""
+
 _ids = itertools.count(1)
 
 
@@ -175,8 +178,23 @@ class Connection:
             self._wire.pause(PAUSE_S)
 
     def _watch(self) -> None:
-        """What is sent now must be taken in five seconds."""
+        """What is sent now must be taken in five seconds; how long it takes is measured."""
         self._behind_timer = self._clock.call_later(MAX_BEHIND_S, self._check_behind, self._sent)
+        # Not by the transport's pause_writing: to be told of every byte that waits, each
+        # frame would cost a system call of its own.
+        self._clock.call_later(
+            SEND_LOOK_S, self._look_taken, self._sent, self._clock.mono(), SEND_LOOK_S
+        )
+
+    def _look_taken(self, sent: int, since_mono: float, wait_s: float) -> None:
+        if not self.is_open:
+            return
+        if self._sent - self._wire.buffered_bytes() >= sent:
+            # Taken at the first look: it never waited, the loop had only not written it yet.
+            first = wait_s == SEND_LOOK_S
+            self._metrics.send.observe(0.0 if first else self._clock.mono() - since_mono)
+            return
+        self._clock.call_later(wait_s * 2, self._look_taken, sent, since_mono, wait_s * 2)
 
     def _check_behind(self, sent_before: int) -> None:
         self._behind_timer = None

@@ -62,14 +62,20 @@ class Lobby:
         )
         arguments = (ctx,) if spec.params_type is None else (ctx, params)
         started = self._clock.mono()
+        trace = request.trace
+        if trace is not None:
+            trace.accepted(spec.name)
         if spec.kind is Kind.INLINE:
             reset = current_context.set(ctx)
+            entered = trace.enter() if trace is not None else None
             try:
                 self._succeed(connection, request, ctx, spec.function(*arguments), started)
             except BaseException as error:  # noqa: BLE001 - the fence of P5, for the lobby
                 self._failed(connection, request, error, started)
             finally:
                 current_context.reset(reset)
+                if trace is not None and entered is not None:
+                    trace.leave(entered)
             return
         if connection.lobby is None:
             connection.lobby = set()
@@ -97,6 +103,8 @@ class Lobby:
         timeout_s: float,
     ) -> None:
         current_context.set(ctx)
+        if request.trace is not None:
+            request.trace.enter()  # for the rest of this task, as the context
         started = self._clock.mono()
         try:
             async with asyncio.timeout(timeout_s):
@@ -108,6 +116,8 @@ class Lobby:
             error = ReplyError(ErrorCode.TIMEOUT, "The deadline passed.", outcome="unknown")
             self._failed(connection, request, error, started)
         except asyncio.CancelledError:
+            if request.trace is not None:
+                request.trace.end(ErrorCode.CANCELLED)
             raise
         except BaseException as error:  # noqa: BLE001 - the fence of P5, for the lobby
             self._failed(connection, request, error, started)
@@ -125,6 +135,8 @@ class Lobby:
             meta["sid"] = result["sid"]
         frame = encode_result(request.id, request.method, result, meta, self._timestamp())
         self._observe(request, "success", meta)
+        if request.trace is not None:
+            request.trace.end()
         connection.send(frame)
         for follow_up in ctx.after_reply:
             follow_up()
@@ -143,6 +155,8 @@ class Lobby:
         meta = self._meta(started)
         status = error.code.lower() if error.code in ErrorCode.__members__ else "error"
         self._observe(request, status, meta)
+        if request.trace is not None:
+            request.trace.end(error.code)
         connection.send(encode_error(request.id, request.method, error, meta, self._timestamp()))
 
     def _observe(self, request: Request, status: str, meta: dict[str, Any]) -> None:

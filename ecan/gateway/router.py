@@ -18,7 +18,7 @@ from ecan.actors.tokens import digest
 from ecan.errors import HandlerError, ReplyError
 from ecan.gateway.ratelimit import TokenBucket
 from ecan.handlers.registry import ROLES, Scope
-from ecan.observability import get_logger
+from ecan.observability import get_logger, tracing
 from ecan.protocol.codec import FrameError, decode, encode_error
 from ecan.protocol.codes import CloseCode, ErrorCode
 from ecan.protocol.frames import Answer
@@ -87,6 +87,8 @@ class Router:
             self._answered(connection, frame)
             return
         request: Request = frame  # type: ignore[assignment]
+        if tracing.active is not None:
+            request.trace = tracing.active.begin(request.id, request.traceparent, now)
         if connection.backlog is not None:
             self._wait(connection, request)
             return
@@ -147,6 +149,8 @@ class Router:
             timeout_s = request.deadline_ms / 1000
         else:
             timeout_s = spec.timeout_s or self._settings.request_timeout_s
+        if request.trace is not None:
+            request.trace.accepted(spec.name, cell.sid)
         cell.accept(Call(request, spec, params, print_, connection, now, now + timeout_s))
 
     def _throttle(self, bucket: TokenBucket, now: float) -> None:
@@ -309,6 +313,8 @@ class Router:
     def refuse(self, connection: Connection, request: Request, error: ReplyError) -> None:
         """Answer a request that was not accepted."""
         self._metrics.rejected(error.code)
+        if request.trace is not None:
+            request.trace.end(error.code)
         if error.code == ErrorCode.RATE_LIMITED:
             connection.refused()
         bound = connection.bound

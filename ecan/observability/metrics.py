@@ -7,6 +7,8 @@ No ids as labels: a label's values are methods, codes and states (P16, cardinali
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
@@ -63,6 +65,9 @@ COUNTERS = {
     "crashes": "Handlers that crashed their session's actor.",
     "restarts": "Actors restarted after a crash.",
     "give_ups": "Sessions that crashed too often and failed.",
+    "conflicts": "Handlers run again: another session had changed what they read.",
+    "handlers_abandoned": "Handlers left behind that did not stop at their deadline.",
+    "supervisor_restarts": "Times the supervisor failed and another took over.",
     "stalls": "Handlers that held the loop too long.",
 }
 """Attributes of `Metrics` that the hot path adds to: ``metrics.frames_in += 1``."""
@@ -80,6 +85,7 @@ GAUGES = {
     "worker_threads": (None, "Threads of synchronous handlers."),
     "worker_zombies": (None, "Threads whose handler was abandoned at its deadline and still runs."),
     "dead_letters": (None, "Crashing requests kept."),
+    "methods_suspended": ("method", "1 for each method that is switched off."),
     "store_degraded": (None, "1 while changes cannot be written."),
     "draining": (None, "1 while the server shuts down."),
 }
@@ -93,26 +99,56 @@ class MethodMetrics:
         by_status: how many requests ended in ``success`` or in each error code.
         queue: seconds between acceptance and start.
         run: seconds the handler ran.
+        commit: seconds from the handler's end until its changes were durable; only of
+            requests that changed something.
     """
 
-    __slots__ = ("by_status", "name", "queue", "run")
+    __slots__ = ("by_status", "commit", "name", "queue", "run")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.by_status: dict[str, int] = {}
         self.queue = Histogram(SECONDS)
         self.run = Histogram(SECONDS)
+        self.commit = Histogram(SECONDS)
 
-    def observe(self, status: str, queue_s: float, run_s: float) -> None:
-        """Count one finished request. Costs 0.4 µs."""
-        _add(self.by_status, status)
-        self.queue.observe(queue_s)
-        self.run.observe(run_s)
+    def observe(
+        self, status: str, queue_s: float, run_s: float, commit_s: float | None = None
+    ) -> None:
+        """Count one finished request. Costs 0.3 µs, with a commit 0.4.
+
+        Args:
+            status: ``success`` or an error code in lower case.
+            queue_s: from acceptance to start.
+            run_s: of the handler.
+            commit_s: until what it did was durable; None: it changed nothing.
+        """
+        counts = self.by_status
+        if status in counts:
+            counts[status] += 1
+        else:
+            _add(counts, status)
+        # `Histogram.observe` without the calls: this runs for every request.
+        queue, run = self.queue, self.run
+        queue.counts[bisect_left(SECONDS, queue_s)] += 1
+        queue.total += queue_s
+        run.counts[bisect_left(SECONDS, run_s)] += 1
+        run.total += run_s
+        if commit_s is not None:
+            commit = self.commit
+            commit.counts[bisect_left(SECONDS, commit_s)] += 1
+            commit.total += commit_s
 
     @property
     def calls(self) -> int:
         """Finished requests, however they ended."""
         return sum(self.by_status.copy().values())
+
+
+_WORD = re.compile(r"[a-z]+(_[a-z]+)*")
+"""What a label's value looks like; a reason that somebody wrote by hand may hold an id."""
+
+_MAX_WORD_CHARS = 20
 
 
 def _add(counts: dict[str, int], label: str) -> None:
@@ -148,6 +184,9 @@ class Metrics:
     crashes: int
     restarts: int
     give_ups: int
+    conflicts: int
+    handlers_abandoned: int
+    supervisor_restarts: int
     stalls: int
 
     __slots__ = (
@@ -159,6 +198,7 @@ class Metrics:
         "mailbox_depth",
         "methods",
         "registry",
+        "send",
         "store_batch",
         "store_write",
     )
@@ -170,6 +210,7 @@ class Metrics:
         self.dead_letters = 0
         self.loop_lag = Histogram(SECONDS)
         self.mailbox_depth = Histogram(DEPTHS)
+        self.send = Histogram(SECONDS)
         self.store_batch = Histogram(BATCHES)
         self.store_write = Histogram(SECONDS)
         self._labelled: dict[str, dict[str, int]] = {name: {} for name in LABELLED}
@@ -201,7 +242,8 @@ class Metrics:
 
     def session_closed(self, reason: str) -> None:
         """A session ended: ``logout``, ``idle``, ``killed`` or another reason."""
-        _add(self._labelled["sessions_closed"], reason)
+        plain = len(reason) <= _MAX_WORD_CHARS and _WORD.fullmatch(reason)
+        _add(self._labelled["sessions_closed"], reason if plain else "other")
 
     def connection_closed(self, code: int) -> None:
         """A connection ended with this close code."""
@@ -265,6 +307,11 @@ class _ServerCollector(Collector):
         yield _histogram(
             "ecan_mailbox_depth_requests", "Requests waiting at enqueue.", metrics.mailbox_depth
         )
+        yield _histogram(
+            "ecan_send_seconds",
+            "From writing a frame to the operating system taking it; a sample.",
+            metrics.send,
+        )
         yield _histogram("ecan_store_batch_works", "Works in one transaction.", metrics.store_batch)
         yield _histogram(
             "ecan_store_write_seconds", "One transaction, syncs included.", metrics.store_write
@@ -282,12 +329,18 @@ class _ServerCollector(Collector):
         run = HistogramMetricFamily(
             "ecan_request_run_seconds", "How long handlers ran.", labels=["method"]
         )
+        commit = HistogramMetricFamily(
+            "ecan_request_commit_seconds",
+            "From a handler's end until its changes were durable.",
+            labels=["method"],
+        )
         for method in methods:
             for status, count in method.by_status.copy().items():
                 requests.add_metric([method.name, status], count)
             queue.add_metric([method.name], method.queue.buckets(), method.queue.total)
             run.add_metric([method.name], method.run.buckets(), method.run.total)
-        yield from (requests, queue, run)
+            commit.add_metric([method.name], method.commit.buckets(), method.commit.total)
+        yield from (requests, queue, run, commit)
 
 
 def _gauge(name: str, reading: float | Mapping[str, float]) -> Metric:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NewType, Protocol
 
 if TYPE_CHECKING:
+    from ecan.observability.tracing import Trace
     from ecan.protocol.codes import CloseCode
 
 SessionId = NewType("SessionId", str)
@@ -29,6 +30,7 @@ class Request:
         cancel_on_disconnect: ``meta.on_disconnect == "cancel"``.
         traceparent: W3C trace context as sent, or None.
         size_bytes: of the whole frame, for the mailbox's bound.
+        trace: its spans, or None: nobody traces.
     """
 
     __slots__ = (
@@ -40,6 +42,7 @@ class Request:
         "session_id",
         "size_bytes",
         "token",
+        "trace",
         "traceparent",
     )
 
@@ -65,6 +68,7 @@ class Request:
         self.cancel_on_disconnect = cancel_on_disconnect
         self.traceparent = traceparent
         self.size_bytes = size_bytes
+        self.trace: Trace | None = None
 
     def __repr__(self) -> str:
         # Params and credentials stay out: a repr ends up in logs (P16).
