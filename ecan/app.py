@@ -16,7 +16,10 @@ import orjson
 from ecan import __version__
 from ecan.actors import Directory, Environment, PoisonGuard, SessionService
 from ecan.actors.refusals import drained_error
-from ecan.config import Settings, load
+from ecan.admin.live import live_settings
+from ecan.admin.server import AdminServer
+from ecan.admin.vitals import VitalSigns
+from ecan.config import LiveSettings, Settings, load
 from ecan.errors import ConfigError, StoreError
 from ecan.gateway import Assets, Gateway, HttpAnswers, Lobby, Router
 from ecan.handlers import system
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from ecan.actors.call import Call
+    from ecan.observability import EventBus
 
 EXIT_CONFIG = 2
 """As CONTRACT §8: usage or configuration."""
@@ -106,7 +110,8 @@ class App:
     """
 
     def __init__(self, config: Settings, gui: Path | None = None) -> None:
-        self.settings = config
+        # Its own copy: `settings.set` of the admin socket changes it (`ecan.config.live`).
+        self.settings = config = attrs.evolve(config)
         self.loop = asyncio.get_running_loop()
         self.clock = LoopClock()
         self.metrics = Metrics()
@@ -173,6 +178,12 @@ class App:
             self.clock,
             self.metrics,
         )
+        self.live = LiveSettings(config, live_settings(self))
+        self.admin = AdminServer(self, config.admin_socket)
+        self.vital_signs = VitalSigns(self.metrics, self.clock)
+        self.stop_asked = asyncio.Event()
+        self.stop_at_once = asyncio.Event()
+        self._trouble: str | None = None
         self._draining = self._stopped = False
         self._started_mono = self.clock.mono()
         self._watch: asyncio.Task[None] | None = None
@@ -200,6 +211,7 @@ class App:
             self._watch = self.loop.create_task(self.accounts.watch(self._revoke))
             self._metrics_server = self._serve_metrics()
             await self._listen()
+            await self.admin.start()
             # Last: a start that fails must not have made and shown a password.
             await self._first_admin()
         except BaseException:
@@ -234,6 +246,7 @@ class App:
         log.info(
             "server.draining", sessions=self.sessions.count(), timeout_s=config.drain_timeout_s
         )
+        self.events.emit("server.draining", timeout_s=config.drain_timeout_s)
         self.gateway.announce_drain(min(5000, int(config.drain_timeout_s * 1000)))
         await self._all_answered(config.drain_timeout_s)
         unfinished = self.directory.unanswered()
@@ -247,6 +260,7 @@ class App:
         self._stopped = self._draining = self.router.draining = True
         self._answer_unfinished()
         await self._all_answered(ANSWER_TIMEOUT_S)
+        await self.admin.close()
         await self.gateway.close()
         if self._metrics_server is not None:
             self._metrics_server.close()
@@ -303,6 +317,32 @@ class App:
         answer = (await self.reloader.reload()).as_answer()
         self.environment.events.emit("handlers.reloaded", **answer)
         return answer
+
+    # -- what operators ask for --------------------------------------------------------
+
+    @property
+    def events(self) -> EventBus:
+        """See `ecan.admin.ports.AdminPort`."""
+        return self.environment.events
+
+    def ask_stop(self) -> None:
+        """Drain and stop, as a signal asks for it; asked again: stop at once."""
+        (self.stop_at_once if self.stop_asked.is_set() else self.stop_asked).set()
+
+    def ask_drain(self, timeout_s: float | None) -> None:
+        """See `ecan.admin.ports.AdminPort`."""
+        if timeout_s is not None:
+            self.live.set("ECAN_DRAIN_TIMEOUT", f"{timeout_s:.3f}")
+        self.stop_asked.set()
+
+    def ask_shutdown(self) -> None:
+        """See `ecan.admin.ports.AdminPort`."""
+        self.stop_asked.set()
+        self.stop_at_once.set()
+
+    def vitals(self) -> dict[str, Any]:
+        """See `ecan.admin.ports.AdminPort`."""
+        return self.vital_signs.read()
 
     # -- what the parts ask for ------------------------------------------------------
 
@@ -365,10 +405,21 @@ class App:
         """How late the loop runs what was due."""
         now = self.clock.mono()
         self.metrics.loop_lag.observe(max(0.0, now - due_mono))
+        self.vital_signs.sample(max(0.0, now - due_mono))
+        self._look_at_store()
         due = now + LAG_INTERVAL_S
         self._lag_timer = self.clock.call_at(due, self._measure_lag, due)
 
+    def _look_at_store(self) -> None:
+        trouble, self._trouble = self._trouble, self.store.trouble
+        if (trouble is None) is not (self._trouble is None):
+            if self._trouble is None:
+                self.events.emit("store.recovered")
+            else:
+                self.events.emit("store.degraded", trouble=self._trouble)
+
     def _stalled(self, stall: Stall) -> None:
+        self.vital_signs.stalled(stall)
         if not stall.ended:
             self.metrics.stalls += 1
 
@@ -396,14 +447,8 @@ async def serve(config: Settings) -> int:
     """
     app = App(config)
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    at_once = asyncio.Event()
-
-    def on_signal() -> None:
-        (at_once if asked.is_set() else asked).set()
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, app.ask_stop)
     await app.start()
     # What start-up made stays: no need to look at it in every collection. And a request
     # makes a dozen objects that die with it: the default of 700 would look every 60 requests.
@@ -415,9 +460,9 @@ async def serve(config: Settings) -> int:
         f"handlers={len(app.registry)})",
         flush=True,
     )
-    await asked.wait()
+    await app.stop_asked.wait()
     drain = loop.create_task(app.drain())
-    second = loop.create_task(at_once.wait())
+    second = loop.create_task(app.stop_at_once.wait())
     await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
     hurried = not drain.done()
     for task in (drain, second):

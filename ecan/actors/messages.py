@@ -130,7 +130,7 @@ class DeadlinesDue:
 
 
 class TimeoutsChanged:
-    """An operator changed when sessions at rest end."""
+    """An operator changed when sessions passivate and end."""
 
 
 # -- to a session's actor ----------------------------------------------------------------

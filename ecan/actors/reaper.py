@@ -97,6 +97,15 @@ class Reaper:
             when = min(when, cell.detached_mono + EVICT_AFTER_S)
         self.schedule_at(cell.sid, when)
 
+    async def reschedule(self) -> None:
+        """The time-outs were changed: set every deadline anew, some in each turn."""
+        self.look_in_store_at(self._env.clock.mono())
+        for number, cell in enumerate(self._directory, 1):
+            if self._directory.get(cell.sid) is cell:
+                self.schedule(cell)
+            if number % SLICE == 0:
+                await self._env.clock.sleep(0)
+
     def stored(self, cell: Cell) -> None:
         """The cell leaves memory: only its end is left to wait for."""
         self.look_in_store_at(expires_at_mono(cell, self._env.settings))

@@ -27,6 +27,11 @@ STREAM_BACKLOG_BYTES = 256 * 1024
 """A stream waits while its reader is this far behind, well below the 1 MiB that cuts it off."""
 
 
+CALLS_COROUTINE = "return await call.spec.function(*_arguments(call, ctx))\n"
+CALLS_THREAD = "return function(*arguments)\n"
+"""The last lines of ours in a handler's stack; what follows is the author's."""
+
+
 class Stopper:
     """Makes one running handler stop."""
 
@@ -42,7 +47,8 @@ class Stopper:
 
     def stack(self) -> str:
         """Where the handler is right now, as a traceback shows it; empty if nobody knows."""
-        return "" if self._task is None else task_stack(self._task)
+        stack = "" if self._task is None else task_stack(self._task)
+        return stack.rpartition(CALLS_COROUTINE)[2]
 
     def stop(self) -> float:
         """Ask it to stop; returns the seconds it gets until it is abandoned."""
@@ -75,7 +81,8 @@ class ThreadStopper(Stopper):
 
     def stack(self) -> str:
         """See `Stopper.stack`."""
-        return "" if self.job is None else self.job.stack()
+        stack = "" if self.job is None else self.job.stack()
+        return stack.rpartition(CALLS_THREAD)[2]
 
     def stop(self) -> float:
         """See `Stopper.stop`."""

@@ -114,7 +114,7 @@ class SupervisorActor(LoopActor):
             TabsChanged: self._tabs_changed,
             RestartDue: self._restart_due,
             DeadlinesDue: lambda _: self._reaper.reap(),
-            TimeoutsChanged: lambda _: self._reaper.look_in_store_at(env.clock.mono()),
+            TimeoutsChanged: lambda _: self._spawn(self._reaper.reschedule()),
         }
 
     # -- the actor -------------------------------------------------------------------

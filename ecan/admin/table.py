@@ -48,16 +48,18 @@ COMMANDS: tuple[Command, ...] = (
         ' "durability", "store_trouble", "rates": {"frames_in_s", "requests_s", "errors_s"},'
         ' "loop_lag_ms", "rss_bytes", "cpu_s", "crashes", "restarts", "give_ups",'
         ' "dead_letters", "suspended_methods": {method: why}, "worker_threads",'
-        ' "worker_zombies", "stalled": [{"sid", "method", "since_s", "stack"}]}',
+        ' "worker_zombies", "stalled": [{"sid", "method", "since_s", "abandoned", "stack"}],'
+        ' "loop_stalls": [{"at", "what", "seconds", "stack"}]}',
     ),
     _c("metrics", p.Nothing, "The Prometheus metrics.", '{"text": "…"}'),
     _c(
         "sessions.list",
         p.ListSessions,
-        "Sessions, in memory and at rest.",
+        "Sessions: those in memory in the order asked for, then those at rest.",
         '{"sessions": [{"sid", "user", "state", "tabs", "incarnation", "restarts",'
         ' "created_at", "idle_s", "queue", "running": method|null, "running_s", "requests",'
-        ' "requests_s", "state_bytes", "paused"}], "cursor": str|null, "total"}',
+        ' "requests_s", "state_bytes", "paused"}], "cursor": str|null, "total": n|null,'
+        ' "trouble": why the store cannot be asked|null}',
     ),
     _c(
         "sessions.show",
@@ -65,7 +67,8 @@ COMMANDS: tuple[Command, ...] = (
         "The biography of a session.",
         '{… as in sessions.list, "created_by": {"address", "user_agent"}|null, "tabs": [{"id",'
         ' "address", "user_agent", "connected_at", "backlog_bytes"}], "running": {"method", "id",'
-        ' "age_s", "stack"}|null, "queue": [{"id", "method", "age_s", "bytes"}], "slots":'
+        ' "age_s", "stack"}|null, "overlapping": [{"method", "id", "age_s"}], "queue":'
+        ' [{"id", "method", "age_s", "bytes"}], "queue_bytes", "zombies", "slots":'
         ' {name: bytes}, "transitions": [{"at", "event", "state", "note"}], "crashes": [{"at",'
         ' "crash_id", "method", "error"}], "errors": [{"at", "method", "code", "message"}],'
         ' "budget": {name: {"used", "soft", "hard"}}, "outbox": {"epoch", "seq", "bytes",'
@@ -172,7 +175,7 @@ COMMANDS: tuple[Command, ...] = (
         p.Nothing,
         "Every setting, where it comes from, and whether it can change now.",
         '{"settings": [{"name", "value", "default", "from": "environment"|"default"|"admin",'
-        ' "live": bool, "doc"}]}',
+        ' "live": bool, "doc", "allowed"}]}',
     ),
     _c("settings.set", p.SetSetting, "Change a setting until the next start.", _OK),
     _c("log.level", p.LogLevel, "Log more, or less.", '{"level", "before"}'),
@@ -180,7 +183,7 @@ COMMANDS: tuple[Command, ...] = (
         "users.list",
         p.Nothing,
         "All accounts.",
-        '{"users": [{"username", "role", "email", "name", "disabled", "created_at",'
+        '{"users": [{"user_id", "username", "role", "email", "name", "disabled", "created_at",'
         ' "last_login_at", "sessions"}]}',
     ),
     _c("users.add", p.AddUser, "A new account.", '{"username", "role"}'),
@@ -204,7 +207,8 @@ COMMANDS: tuple[Command, ...] = (
         name="events.watch",
         params=p.WatchEvents,
         doc="What happens, as it happens.",
-        result='notifications {"method": "event", "params": {"kind", "at", "sid"?, …}}',
+        result='{"watching": kinds|null}, then notifications {"method": "event", "params":'
+        ' {"kind", "at", "sid"?, …}}',
         stream=True,
     ),
 )

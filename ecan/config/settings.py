@@ -123,7 +123,7 @@ class Settings:
         """
         values: dict[str, Any] = {}
         problems: list[ConfigError] = []
-        for field in _fields():
+        for field in fields():
             row = field.metadata
             text = environ.get(row["env"], "")
             if not text.strip():
@@ -143,7 +143,8 @@ class Settings:
         return cls(**values, unknown=_unknown(environ))
 
 
-def _fields() -> list[attrs.Attribute[Any]]:
+def fields() -> list[attrs.Attribute[Any]]:
+    """Every setting as a field of `Settings`, with its row of the table as metadata."""
     return [field for field in attrs.fields(Settings) if field.metadata]
 
 
@@ -160,7 +161,7 @@ def _cross_check(values: dict[str, Any]) -> list[ConfigError]:
 
 
 def _unknown(environ: Mapping[str, str]) -> tuple[tuple[str, str | None], ...]:
-    known = [field.metadata["env"] for field in _fields()]
+    known = [field.metadata["env"] for field in fields()]
     return tuple(
         (name, next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None))
         for name in sorted(environ)
@@ -227,7 +228,7 @@ class SettingDoc:
 def describe_settings() -> list[SettingDoc]:
     """Every setting in words, in the table's order."""
     rows = []
-    for field in _fields():
+    for field in fields():
         default = field.metadata["shown"] or str(field.default)
         if "duration" in field.metadata["allowed"]:
             default = f"{field.default:g}s"

@@ -292,6 +292,10 @@ class AccountService:
         async with self._lock(row.user_id):
             await self._change(self._store.set_role, row.user_id, role)
 
+    def limit_logins(self, count: int, per_s: float) -> None:
+        """Another ECAN_LOGIN_RATE_LIMIT from now on."""
+        self._throttle.set_limit(count, per_s)
+
     async def list_users(self) -> list[dict[str, Any]]:
         """All accounts, for operators."""
         return [
