@@ -33,6 +33,7 @@ def biography(
     else:
         lines = _head(row, now, width)
     for title, part in (
+        ("beside it", _overlapping(row.get("overlapping") or [], width)),
         (f"queue ({len(row['queue'])})", queue_rows(row["queue"], width)),
         ("tabs", _tabs(row["tabs"], now, width)),
         ("state", _slots(row["slots"], width)),
@@ -50,6 +51,7 @@ def _head(row: dict[str, Any], now: float, width: int) -> list[Text]:
     by = row.get("created_by")
     origin = f" from {clean(by['address'])}, {clean(by['user_agent'])}" if by else ""
     outbox = row["outbox"]
+    zombies = f", {row['zombies']} threads of earlier ones" if row.get("zombies") else ""
     shown = state(row["state"])
     if row.get("paused"):
         shown.append(" paused", "yellow")
@@ -58,7 +60,7 @@ def _head(row: dict[str, Any], now: float, width: int) -> list[Text]:
             ("session", Text(clean(row["sid"]), "bold")),
             ("user", clean(row["user"])),
             ("state", shown),
-            ("incarnation", f"{row['incarnation']} ({row['restarts']} restarts)"),
+            ("incarnation", f"{row['incarnation']} ({row['restarts']} restarts){zombies}"),
             ("created", f"{when(row['created_at'], now)}{origin}"),
             ("idle", f"{age(row['idle_s'])}, expires in {age(row['expires_in_s'])}"),
             ("requests", f"{row['requests']:,}, {rate(row['requests_s'])} a second"),
@@ -87,6 +89,17 @@ def _running(running: dict[str, Any] | None) -> list[Text]:
         f" for {age(running['age_s'])} (request {clean(running['id'])})",
     )
     return [head, *stack_lines(running.get("stack"))]
+
+
+def _overlapping(calls: list[dict[str, Any]], width: int) -> list[Text]:
+    if not calls:
+        return []
+    columns = [
+        Column("REQUEST", lambda row: row["id"], flexible=True),
+        Column("METHOD", lambda row: row["method"], flexible=True),
+        Column("AGE", lambda row: age(row["age_s"]), "right"),
+    ]
+    return table(columns, calls, width)
 
 
 def stack_lines(stack: str | Sequence[str] | None) -> list[Text]:

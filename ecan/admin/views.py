@@ -60,7 +60,7 @@ def _is_word(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _status(result: dict[str, Any], _paper: Paper) -> list[Text]:
+def _status(result: dict[str, Any], paper: Paper) -> list[Text]:
     rates = result["rates"]
     trouble = result.get("store_trouble")
     store = Text(f"{result['store']}, durability {result['durability']}")
@@ -107,12 +107,19 @@ def _status(result: dict[str, Any], _paper: Paper) -> list[Text]:
         lines.append(Text(f"suspended: {clean(method)}: {clean(why)}", "yellow"))
     for stall in result["stalled"]:
         lines += stalled(stall)
+    for stall in result.get("loop_stalls", ()):
+        head = (
+            f"the loop stood still for {stall['seconds']:.2f} s at {when(stall['at'], paper.now)}"
+        )
+        lines.append(Text(f"{head} {clean(stall['what'])}".rstrip(), "yellow"))
+        lines += stack_lines(stall.get("stack"))
     return lines
 
 
 def stalled(stall: dict[str, Any]) -> list[Text]:
     """A session that is stuck: since when, in which method, where."""
-    head = f"stuck for {age(stall['since_s'])}: {clean(stall['sid'])} in {clean(stall['method'])}"
+    what = "abandoned, still running" if stall.get("abandoned") else "stuck"
+    head = f"{what} for {age(stall['since_s'])}: {clean(stall['sid'])} in {clean(stall['method'])}"
     return [Text(head, "bold red"), *stack_lines(stall.get("stack"))]
 
 
@@ -164,17 +171,20 @@ def running_words(row: dict[str, Any]) -> str:
 
 def _sessions(result: dict[str, Any], paper: Paper) -> list[Text]:
     rows = result["sessions"]
-    if not rows:
-        return [Text("No sessions.", "dim")]
-    lines = table(session_columns(paper.now), rows, paper.width)
+    lines = table(session_columns(paper.now), rows, paper.width) if rows else []
+    if result.get("trouble"):
+        lines.append(Text(f"Those at rest cannot be seen: {clean(result['trouble'])}", "bold red"))
+    elif not rows:
+        lines.append(Text("No sessions.", "dim"))
     return [*lines, *_more(len(rows), result)]
 
 
 def _more(shown: int, result: dict[str, Any]) -> list[Text]:
-    total = result.get("total") or shown
-    if total <= shown and not result.get("cursor"):
+    if not result.get("cursor"):
         return []
-    return [Text(f"{shown:,} of {total:,}; more with --limit", "dim")]
+    total = result.get("total")
+    of = f"{shown:,} of {total:,}" if total else f"{shown:,}"
+    return [Text(f"{of}; more with --limit", "dim")]
 
 
 def _created(result: dict[str, Any], paper: Paper) -> list[Text]:

@@ -1,4 +1,4 @@
-"""The tables of docs/operators/running.md and docs/developers/lifecycle.md, from the code.
+"""The tables of docs/operators and of docs/developers/lifecycle.md, from the code.
 
 ``python -m ecan.testing.docs`` rewrites the pages; a test compares them.
 """
@@ -9,7 +9,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
+
 from ecan.actors.lifecycle import mermaid
+from ecan.admin.table import COMMANDS, Command
 from ecan.config import markdown_table
 from ecan.protocol.codes import CLOSE_CODES, ERROR_CODES, may_reconnect
 
@@ -39,15 +42,46 @@ def close_table() -> str:
     return "\n".join(rows)
 
 
+def command_table() -> str:
+    """Every command of the admin socket: as words, with its params; ⚠ those that ask."""
+    rows = ["| `ecan ops …` | what it does | params |", "|---|---|---|"]
+    for command in COMMANDS:
+        words = command.name.replace(".", " ")
+        mark = f" ⚠ {command.danger}" if command.danger else ""
+        rows.append(f"| `{words}` | {command.doc}{mark} | {_params(command)} |")
+    return "\n".join(rows)
+
+
+def _params(command: Command) -> str:
+    shown = []
+    for field in attrs.fields(command.params):
+        name = field.name if field.default is attrs.NOTHING else f"{field.name}?"
+        shown.append(f"`{name}` {field.metadata['doc']}")
+    return "<br>".join(shown)
+
+
+def answer_table() -> str:
+    """What each command answers, as JSON."""
+    rows = ["| method | result |", "|---|---|"]
+    rows += [
+        f"| `{command.name}` | `` {command.result.replace('|', chr(92) + '|')} `` |"
+        for command in COMMANDS
+    ]
+    return "\n".join(rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "settings": markdown_table,
     "errors": error_table,
     "closes": close_table,
+    "commands": command_table,
+    "answers": answer_table,
     "lifecycle": lambda: "```mermaid\n" + mermaid() + "```",
 }
 
 PAGES = (
     ROOT / "docs" / "operators" / "running.md",
+    ROOT / "docs" / "operators" / "ops.md",
     ROOT / "docs" / "developers" / "lifecycle.md",
 )
 

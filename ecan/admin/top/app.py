@@ -192,7 +192,12 @@ class TopApp(App[None]):
         self._events.write(event_line(event, time.time()))
 
     def _stuck(self) -> dict[str, dict[str, Any]]:
-        return {stall["sid"]: stall for stall in (self.status or {}).get("stalled", [])}
+        return {
+            stall["sid"]: stall
+            for stall in (self.status or {}).get("stalled", [])
+            # What was abandoned burns a thread; its session goes on.
+            if not stall.get("abandoned")
+        }
 
     def on_option_list_option_highlighted(self, _event: OptionList.OptionHighlighted) -> None:
         """Another row: its details now, not at the next look."""

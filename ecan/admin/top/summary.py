@@ -37,7 +37,7 @@ def _who(status: dict[str, Any]) -> Text:
     # What is wrong comes first: a narrow screen cuts the rest.
     if status.get("store_trouble"):
         line.append(f"  {clean(status['store_trouble'])}", "bold red")
-    stalled = status["stalled"]
+    stalled = [stall for stall in status["stalled"] if not stall.get("abandoned")]
     for stall in stalled[:1]:
         more = f" (and {len(stalled) - 1} more)" if len(stalled) > 1 else ""
         line.append(
