@@ -12,6 +12,7 @@
     │  ├─ StoreUnavailableError     disk full, I/O error, locked: later it may work (BUSY)
     │  ├─ ConflictError             a document was changed by another session (run again, CONFLICT)
     │  └─ IdUsedError               the request id took effect before (ID_EXPIRED)
+    ├─ ReloadError                  changed handlers cannot be taken; nothing was changed
     └─ SupervisionError             a command does not fit a session's state
 
 Anything else that leaves a handler is a crash: the client gets HANDLER_CRASHED,
@@ -160,3 +161,18 @@ class SlotError(StoreError):
 
 class SupervisionError(EcanError):
     """A command that does not fit the session's state, for example revive of an active one."""
+
+
+class ReloadError(EcanError):
+    """Changed handlers cannot be taken; those that are loaded go on.
+
+    Args:
+        problem: in words, for an operator.
+        details: JSON-able: ``file``, ``line`` and ``error`` of code that is wrong, or
+            ``problems`` with ``sid``, ``slot`` and ``error`` of slots that do not migrate,
+            and ``failed``, how many there are.
+    """
+
+    def __init__(self, problem: str, details: dict[str, Any]) -> None:
+        super().__init__(problem)
+        self.details = details

@@ -7,13 +7,11 @@ the caller of `HandlerModules.load` gets to see it, and an import that fails lea
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import sys
 import time
 import traceback
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ExtensionFileLoader, PathFinder, SourceFileLoader
+from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +20,12 @@ import attrs
 from ecan.errors import ConfigError, ReloadError
 from ecan.handlers.migrations import gather
 from ecan.handlers.registry import Registry, handlers_of
+from ecan.handlers.sources import DiskFinder, Source, import_from, source_of
 from ecan.handlers.structure import CONVERTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from importlib.machinery import ModuleSpec
-    from types import CodeType, ModuleType
+    from types import ModuleType
 
 OURS = "ecan"
 """Our own package, of which single modules are loaded anew, not everything."""
@@ -40,12 +38,12 @@ class Generation:
     Attributes:
         modules: by name.
         registry: all methods, those of unchanged modules too.
-        digests: of the sources, by module.
+        sources: of the modules.
     """
 
     modules: dict[str, ModuleType]
     registry: Registry
-    digests: dict[str, bytes]
+    sources: dict[str, Source]
     _stale: Callable[[str], bool]
 
     def install(self) -> None:
@@ -70,8 +68,14 @@ class HandlerModules:
         tops = {name.partition(".")[0] for name in named} - {OURS}
         self._tops = frozenset(tops)
         self._ours = frozenset(name for name in self._roots if name.partition(".")[0] not in tops)
-        self._digests = {name: _digest(sys.modules[name]) for name in self._loaded()}
+        found = {name: source_of(sys.modules[name]) for name in self._loaded()}
+        self._sources = {name: source for name, source in found.items() if source is not None}
         self._read_at = time.time()
+
+    @property
+    def setup(self) -> tuple[Callable[..., Any], Any]:
+        """What a worker process has to call, and with what, to run the same code."""
+        return import_from, dict(self._sources)
 
     def _loaded(self) -> list[str]:
         return [name for name in sys.modules if self._is_authors(name) or name in self._ours]
@@ -85,11 +89,14 @@ class HandlerModules:
 
     def _has_changed(self, name: str) -> bool:
         module = sys.modules[name]
-        if name in self._digests:
-            return _digest(module) != self._digests[name]
-        # Imported by a handler, later than all else.
-        path = _source(module)
-        return path is not None and (not path.exists() or path.stat().st_mtime > self._read_at)
+        known = self._sources.get(name)
+        if known is not None:
+            return source_of(module) != known
+        # A namespace, or imported by a handler, later than all else.
+        path = getattr(module, "__file__", None)
+        if not path:
+            return False
+        return not Path(path).exists() or Path(path).stat().st_mtime > self._read_at
 
     def load(self) -> Generation | None:
         """Import what changed into modules of its own; None: nothing did.
@@ -110,7 +117,7 @@ class HandlerModules:
             return name in ours or (authors and self._is_authors(name))
 
         before = {name: module for name, module in sys.modules.items() if stale(name)}
-        finder = _Finder(lambda name: name in ours or name.partition(".")[0] in self._tops)
+        finder = DiskFinder(lambda name: name in ours or name.partition(".")[0] in self._tops)
         sys.meta_path.insert(0, finder)
         try:
             for name in before:
@@ -126,47 +133,14 @@ class HandlerModules:
             sys.modules.update(before)
             for name, module in before.items():
                 _set_in_parent(name, module)
-        return Generation(fresh, registry, finder.digests, stale)
+        return Generation(fresh, registry, finder.sources, stale)
 
     def installed(self, generation: Generation) -> None:
         """These are the loaded ones now."""
-        for name in [name for name in self._digests if name not in sys.modules]:
-            del self._digests[name]
-        self._digests.update(generation.digests)
+        for name in [name for name in self._sources if name not in sys.modules]:
+            del self._sources[name]
+        self._sources.update(generation.sources)
         self._read_at = time.time()
-
-
-class _Source(SourceFileLoader):
-    """Compiles the source as it is: a ``.pyc`` tells versions apart by seconds and size only."""
-
-    def __init__(self, name: str, path: str, digests: dict[str, bytes]) -> None:
-        super().__init__(name, path)
-        self._digests = digests
-
-    def get_code(self, fullname: str) -> CodeType:
-        path = self.get_filename(fullname)
-        data = self.get_data(path)
-        self._digests[fullname] = hashlib.sha256(data).digest()
-        code: CodeType = self.source_to_code(data, path)
-        return code
-
-
-class _Finder(MetaPathFinder):
-    """Finds as ever, and has sources compiled by `_Source`."""
-
-    def __init__(self, wants: Callable[[str], bool]) -> None:
-        self._wants = wants
-        self.digests: dict[str, bytes] = {}
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if not self._wants(fullname):
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and type(spec.loader) is SourceFileLoader:
-            spec.loader = _Source(fullname, spec.loader.path, self.digests)
-        return spec
 
 
 def _import(name: str) -> ModuleType:
@@ -196,7 +170,7 @@ def _registry_of(modules: Iterable[ModuleType]) -> Registry:
         if code is not None:
             place = (code.co_filename, code.co_firstlineno)
         else:
-            place = (str(_source(sys.modules[error.value])), 1)
+            place = (str(getattr(sys.modules[error.value], "__file__", "?")), 1)
         raise _wrong_code("the handlers cannot be taken", error, place) from error
     except Exception as error:
         raise _wrong_code("the migrations cannot be taken", error, _place(error)) from error
@@ -228,19 +202,6 @@ def _set_in_parent(name: str, module: ModuleType) -> None:
     parent, dot, child = name.rpartition(".")
     if dot and parent in sys.modules:
         setattr(sys.modules[parent], child, module)
-
-
-def _source(module: ModuleType) -> Path | None:
-    path = getattr(module, "__file__", None)
-    return Path(path) if path else None
-
-
-def _digest(module: ModuleType) -> bytes | None:
-    path = _source(module)
-    try:
-        return hashlib.sha256(path.read_bytes()).digest() if path is not None else None
-    except OSError:
-        return b""  # it is gone
 
 
 def _is_compiled(module: ModuleType | None) -> bool:

@@ -68,6 +68,7 @@ class Reloader:
         self._store = store
         self._workers = workers
         self._processes = processes
+        processes.setup = modules.setup
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self) -> Reloaded:
@@ -92,8 +93,8 @@ class Reloader:
         before = {spec.name: spec.function for spec in self._registry}
         fresh.install()
         self._registry.replace_by(fresh.registry)
-        self._processes.renew()
         self._modules.installed(fresh)
+        self._processes.renew(self._modules.setup)
         after = {spec.name: spec.function for spec in self._registry}
         done = Reloaded(
             reloaded=sorted(fresh.modules),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from ecan.errors import EcanError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
 __all__ = ["Answer", "serve", "serve_requests"]
@@ -37,13 +38,19 @@ class Answer(NamedTuple):
     cpu_s: float = 0.0
 
 
-def serve(pipe: Connection[Any, Any]) -> None:
+def serve(pipe: Connection[Any, Any], setup: tuple[Callable[..., Any], Any] | None = None) -> None:
     """Answer calls until the parent closes its end of the pipe, or dies.
+
+    Args:
+        pipe: to the parent.
+        setup: a function to call first, and its argument.
 
     Runs on: the main thread of a worker process.
     """
     # Ctrl-C goes to the whole foreground group; the parent decides what ends here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if setup is not None:
+        setup[0](setup[1])
     requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     working = threading.Event()
     reader = threading.Thread(target=_read, args=(pipe, requests, working), daemon=True)

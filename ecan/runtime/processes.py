@@ -108,6 +108,7 @@ class ProcessLane:
 
     Attributes:
         generation: how often the code was loaded anew; processes of older ones get no job.
+        setup: a function and its argument, called in every process when it starts.
 
     Runs on: made and used on the loop.
     """
@@ -116,6 +117,7 @@ class ProcessLane:
         self.max_processes = max_processes or os.cpu_count() or 1
         self.idle = 0
         self.generation = 0
+        self.setup: tuple[Callable[..., Any], Any] | None = None
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[ProcessJob] = deque()
         self._owners: set[_Owner] = set()
@@ -169,14 +171,15 @@ class ProcessLane:
                 self._changed.notify()
         return job
 
-    def renew(self) -> None:
-        """Have every job that no process has begun run by a process that imports afresh.
+    def renew(self, setup: tuple[Callable[..., Any], Any] | None = None) -> None:
+        """Have every job that no process has begun run by a fresh process with this setup.
 
         Side effects: those jobs fail with `ProcessRenewedError`; processes that run one
         finish it and are replaced.
         """
         with self._changed:
             self.generation += 1
+            self.setup = setup
             waiting = list(self._jobs)
             self._jobs.clear()
         for job in waiting:
@@ -292,11 +295,15 @@ class _Owner:
         if self._process is not None and (stale or not self._process.is_alive()):
             self._bury()
         if self._process is None or self._pipe is None:
-            self._generation = self._lane.generation
+            with self._lane._changed:  # noqa: SLF001  one unit
+                self._generation, setup = self._lane.generation, self._lane.setup
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=serve, args=(theirs,), name=threading.current_thread().name, daemon=True
+                target=serve,
+                args=(theirs, setup),
+                name=threading.current_thread().name,
+                daemon=True,
             )
             process.start()
             theirs.close()  # else its own end would keep EOF from us
