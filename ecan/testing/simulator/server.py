@@ -20,7 +20,7 @@ from ecan.testing.simulator.jobs import SimulatedProcesses, SimulatedThreads
 from ecan.testing.simulator.link import CLOSE_TIMEOUT_S, Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from ecan.config import Settings
     from ecan.testing.simulator.chance import Chance
@@ -124,7 +124,11 @@ class SimulatedServer(App):
         self._draining = self._stopped = False
         self._started_mono = self.clock.mono()
         self._watch = self._metrics_server = self._lag_timer = None
-        self.accounts: Any = _NoAccounts()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _ABSENT  # accounts, admin socket and whatever else comes and goes beside the core
 
     async def start(self) -> None:
         """See `App.start`."""
@@ -158,8 +162,18 @@ class SimulatedServer(App):
         tab.connected(link)
 
 
-class _NoAccounts:
-    """Who logs in is not looked at here."""
+class _Absent:
+    """A part of the application that is not simulated: does nothing, at once or awaited."""
 
-    async def stop(self) -> None:
-        """See `AccountService.stop`."""
+    def __getattr__(self, name: str) -> _Absent:
+        return self
+
+    def __call__(self, *_args: Any, **_options: Any) -> _Absent:
+        return self
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+_ABSENT = _Absent()
