@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import orjson
 
 from ecan import __version__
 from ecan.actors import Directory, Environment, PoisonGuard, SessionService
+from ecan.actors.log_context import log_facts, log_secrets
 from ecan.actors.refusals import drained_error
 from ecan.admin.live import live_settings
 from ecan.admin.server import AdminServer
@@ -27,7 +29,7 @@ from ecan.handlers.accounts import AccountService, LoginThrottle, Passwords
 from ecan.handlers.modules import HandlerModules
 from ecan.handlers.registry import Registry, load_registry
 from ecan.handlers.reload import Reloader
-from ecan.observability import Metrics, configure, get_logger, serve_metrics
+from ecan.observability import Metrics, configure, get_logger, serve_metrics, tracing
 from ecan.runtime import (
     LoopClock,
     ProcessLane,
@@ -482,10 +484,14 @@ def main() -> None:
     """Entry point of `web_server.py` and `ecan serve`; ends the process."""
     try:
         config = attrs.evolve(load(), mode="web")
-        configure(config.log_level, config.log_format)
+        configure(config.log_level, config.log_format, facts=log_facts, secrets=log_secrets)
         for name, suggestion in config.unknown:
             log.warning("settings.unknown", name=name, did_you_mean=suggestion)
-        code = _run(serve(config))
+        tracing.start(os.environ)
+        try:
+            code = _run(serve(config))
+        finally:
+            tracing.stop()
     except (ConfigError, StoreError) as error:
         sys.stderr.write("".join(f"ecan: {line}\n" for line in str(error).splitlines()))
         sys.exit(EXIT_CONFIG)

@@ -93,7 +93,7 @@ class Arrivals:
             self._directory.forget(cell)
             refuse(message.reply, error)
             if isinstance(error, StoreError):
-                log.warning("session.not_stored", error=str(error))
+                log.warning("session.not_stored", sid=cell.sid, error=str(error))
                 return
             raise
         if cell.state is not State.STARTING:
@@ -102,7 +102,12 @@ class Arrivals:
         self._incarnations.start(cell)
         self._reaper.schedule(cell)
         self._metrics.sessions_opened += 1
-        log.info("session.created", sid=cell.sid, user=cell.user.username)
+        log.info(
+            "session.created",
+            sid=cell.sid,
+            incarnation=cell.incarnation,
+            user=cell.user.username,
+        )
         self._env.events.emit("session.created", sid=cell.sid, user=cell.user.username)
         if message.reply.done():
             # RACE: the client left while its login was on its way; nobody has the secrets.

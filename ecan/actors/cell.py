@@ -545,7 +545,7 @@ class Cell(Record):
 
     def _notice_lost(self, error: StoreError) -> None:
         # The tabs miss a notice; no number was used up, so no gap is told of.
-        log.warning("push.lost", sid=self.sid, error=str(error))
+        log.warning("push.lost", sid=self.sid, incarnation=self.incarnation, error=str(error))
 
 
 def _end_trace(call: Call) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ecan.actors.log_context import request_secrets
 from ecan.errors import ReplyError
-from ecan.observability import get_logger
+from ecan.observability import get_logger, scrub
 from ecan.protocol.codes import ErrorCode
 from ecan.protocol.redact import redact
 from ecan.store import LetterRow
@@ -40,7 +41,9 @@ def record_crash(
     cell, call, error = message.cell, message.call, message.error
     crash_id = secrets.token_hex(6)
     method = call.spec.name if call is not None else ""
-    trace = "".join(traceback.format_exception(error))
+    # A message made from params may hold their secrets (P16).
+    hidden = request_secrets(call.request) if call is not None else set()
+    trace = scrub("".join(traceback.format_exception(error)), hidden)
     metrics.crashes += 1
     log.error(
         "session.crashed",
@@ -65,7 +68,7 @@ def record_crash(
         request_id=call.id,
         incarnation=message.incarnation,
         params=_json(redact(call.request.params)),
-        error=f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS],
+        error=scrub(f"{type(error).__name__}: {error}", hidden)[:MAX_ERROR_CHARS],
         traceback=trace[-MAX_TRACE_CHARS:],
         context=dict(cell.slots),
     )

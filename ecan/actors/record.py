@@ -253,7 +253,12 @@ class Record:
             self._log_failure(error)
 
     def _log_failure(self, error: BaseException) -> None:
-        log.warning("session.not_written", sid=self.sid, error=str(error))
+        log.warning(
+            "session.not_written",
+            sid=self.sid,
+            incarnation=self.incarnation,
+            error=str(error),
+        )
 
     def note_conflict(self) -> None:
         """A handler runs again: another session of the user had changed what it read."""

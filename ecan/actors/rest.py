@@ -97,7 +97,9 @@ class Rest:
             if durable is not None:
                 await durable
         except StoreError as error:
-            log.warning("session.not_at_rest", sid=cell.sid, error=str(error))
+            log.warning(
+                "session.not_at_rest", sid=cell.sid, incarnation=cell.incarnation, error=str(error)
+            )
             if cell.state is State.PASSIVATING:
                 # It stays in memory rather than being lost; tried again in a while.
                 cell.transit(Event.WOKEN, "could not be saved")
@@ -107,7 +109,7 @@ class Rest:
         if cell.state is State.PASSIVATING:
             cell.transit(Event.SAVED)
             self._metrics.passivations += 1
-            log.debug("session.passivated", sid=cell.sid)
+            log.debug("session.passivated", sid=cell.sid, incarnation=cell.incarnation)
             self._env.events.emit("session.passivated", sid=cell.sid)
         if cell.state is not State.PASSIVATED:
             return

@@ -254,7 +254,13 @@ class SupervisorActor(LoopActor):
         """Too many crashes: keep everything, refuse requests, wait for an operator (P6)."""
         cell.transit(Event.GAVE_UP, "crash loop")
         self.metrics.give_ups += 1
-        log.error("session.failed", sid=cell.sid, user=cell.user.username, reason="crash_loop")
+        log.error(
+            "session.failed",
+            sid=cell.sid,
+            incarnation=cell.incarnation,
+            user=cell.user.username,
+            reason="crash_loop",
+        )
         self.env.events.emit("session.failed", sid=cell.sid, reason="crash_loop")
         cell.refuse_all(failed_error())
         cell.facts_changed = True
@@ -343,7 +349,13 @@ class SupervisorActor(LoopActor):
         self.directory.leave(cell)
         self._reaper.cancel(cell.sid)
         self.metrics.session_closed(reason)
-        log.info("session.closed", sid=cell.sid, user=cell.user.username, reason=reason)
+        log.info(
+            "session.closed",
+            sid=cell.sid,
+            incarnation=cell.incarnation,
+            user=cell.user.username,
+            reason=reason,
+        )
         self.env.events.emit("session.closed", sid=cell.sid, reason=reason)
         if reason == "killed":
             for peer in list(cell.tabs.values()):

@@ -70,6 +70,7 @@ class Connection:
         "__weakref__",
         "_behind_timer",
         "_clock",
+        "_look_timer",
         "_metrics",
         "_refused",
         "_sent",
@@ -116,6 +117,7 @@ class Connection:
         self._refused = 0
         self._sent = 0
         self._behind_timer: Any = None
+        self._look_timer: Any = None
 
     def __repr__(self) -> str:
         return f"Connection({self.id}, {self.address})"
@@ -182,11 +184,16 @@ class Connection:
         self._behind_timer = self._clock.call_later(MAX_BEHIND_S, self._check_behind, self._sent)
         # Not by the transport's pause_writing: to be told of every byte that waits, each
         # frame would cost a system call of its own.
-        self._clock.call_later(
-            SEND_LOOK_S, self._look_taken, self._sent, self._clock.mono(), SEND_LOOK_S
+        if self._look_timer is None:
+            self._look(SEND_LOOK_S, self._sent, self._clock.mono())
+
+    def _look(self, wait_s: float, sent: int, since_mono: float) -> None:
+        self._look_timer = self._clock.call_later(
+            wait_s, self._look_taken, wait_s, sent, since_mono
         )
 
-    def _look_taken(self, sent: int, since_mono: float, wait_s: float) -> None:
+    def _look_taken(self, wait_s: float, sent: int, since_mono: float) -> None:
+        self._look_timer = None
         if not self.is_open:
             return
         if self._sent - self._wire.buffered_bytes() >= sent:
@@ -194,7 +201,7 @@ class Connection:
             first = wait_s == SEND_LOOK_S
             self._metrics.send.observe(0.0 if first else self._clock.mono() - since_mono)
             return
-        self._clock.call_later(wait_s * 2, self._look_taken, sent, since_mono, wait_s * 2)
+        self._look(wait_s * 2, sent, since_mono)
 
     def _check_behind(self, sent_before: int) -> None:
         self._behind_timer = None
@@ -236,8 +243,9 @@ class Connection:
     def lost(self) -> None:
         """The transport is gone."""
         self.ended = True
-        if self._behind_timer is not None:
-            self._behind_timer.cancel()
+        for timer in (self._behind_timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
         bound, self.bound = self.bound, None
         if bound is not None:
             self.sessions.detach(bound.cell, self)

@@ -59,6 +59,7 @@ class Lobby:
             session_id=request.session_id,
             token=request.token,
             connection=connection,
+            params=request.params,
         )
         arguments = (ctx,) if spec.params_type is None else (ctx, params)
         started = self._clock.mono()

@@ -98,11 +98,20 @@ class ConnectionContext(HandlerContext):
         user_agent: of the client.
         session_id: as the request brought it, or None. Secret.
         token: as the request brought it, or None. Secret.
+        params: as the request brought them. Not checked, and perhaps secret.
         after_reply: functions the gateway calls right after the reply has left, in
             order: that is how login and resume bind the connection.
     """
 
-    __slots__ = ("address", "after_reply", "connection", "session_id", "token", "user_agent")
+    __slots__ = (
+        "address",
+        "after_reply",
+        "connection",
+        "params",
+        "session_id",
+        "token",
+        "user_agent",
+    )
 
     def __init__(
         self,
@@ -115,6 +124,7 @@ class ConnectionContext(HandlerContext):
         session_id: str | None,
         token: str | None,
         connection: Any = None,
+        params: Any = None,
     ) -> None:
         super().__init__(server, method, request_id)
         self.address = address
@@ -122,6 +132,7 @@ class ConnectionContext(HandlerContext):
         self.session_id = session_id
         self.token = token
         self.connection = connection
+        self.params = params
         self.after_reply: list[Callable[[], None]] = []
 
 

@@ -9,7 +9,7 @@ from ecan.observability.exporter import MetricsServer, serve_metrics
 from ecan.observability.histogram import Histogram
 from ecan.observability.logs import Log, configure, get_logger, set_level
 from ecan.observability.metrics import MethodMetrics, Metrics
-from ecan.observability.redact import REDACTED, is_secret_name, redact
+from ecan.observability.redact import REDACTED, is_secret_name, redact, scrub, secret_values
 
 __all__ = [
     "REDACTED",
@@ -24,6 +24,8 @@ __all__ = [
     "get_logger",
     "is_secret_name",
     "redact",
+    "scrub",
+    "secret_values",
     "serve_metrics",
     "set_level",
 ]

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import orjson
 import structlog
 
-from ecan.observability.redact import REDACTED, is_secret_name, redact
+from ecan.observability.redact import REDACTED, is_secret_name, redact, scrub
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
     from structlog.typing import EventDict, WrappedLogger
 
 _QUIET = {
@@ -24,12 +26,25 @@ _QUIET = {
     "websockets": logging.WARNING,
     "pykka": logging.WARNING,
     "asyncio": logging.WARNING,
+    "urllib3": logging.WARNING,
 }
 """The least severe events other people's loggers may write, whatever our own level is."""
 
 _FIRST = ("timestamp", "level", "logger", "event")
 
 _level = logging.INFO
+
+
+def _nothing() -> dict[str, Any]:
+    return {}
+
+
+def _no_secrets() -> set[str]:
+    return set()
+
+
+_facts: Callable[[], Mapping[str, Any]] = _nothing
+_secrets: Callable[[], Collection[str]] = _no_secrets
 
 
 class Log(structlog.BoundLoggerBase):
@@ -90,8 +105,29 @@ def redact_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     return event
 
 
+def add_facts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A processor: what runs here, unless the line says it itself.
+
+    Asked for when a line is written, so that it costs a request nothing.
+    """
+    for key, value in _facts().items():
+        event.setdefault(key, value)
+    return event
+
+
+def scrub_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A processor: the secrets of the running request stay out of every text (P16)."""
+    secrets = _secrets()
+    if secrets:
+        for key, value in event.items():
+            if key not in {"timestamp", "level", "logger"}:
+                event[key] = scrub(value, secrets)
+    return event
+
+
 _PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,
+    add_facts,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -120,6 +156,9 @@ def configure(
     level: str = "INFO",
     format: str = "auto",  # noqa: A002 - named like its setting
     stream: TextIO | None = None,
+    *,
+    facts: Callable[[], Mapping[str, Any]] = _nothing,
+    secrets: Callable[[], Collection[str]] = _no_secrets,
 ) -> None:
     """Set up logging for the process; a second call replaces the first.
 
@@ -127,9 +166,13 @@ def configure(
         level: name of the least severe level.
         format: ``console``, ``json``, or ``auto``: console if the stream is a terminal.
         stream: None: stderr. Stdout belongs to the ready line and to results.
+        facts: what every line says of what runs where it is written: sid, method, …
+        secrets: texts that no line written there may hold.
 
     Side effects: the root logger's level and our one handler on it, structlog's defaults.
     """
+    global _facts, _secrets
+    _facts, _secrets = facts, secrets
     stream = sys.stderr if stream is None else stream
     terminal = stream.isatty()
     last: list[Any]
@@ -140,15 +183,17 @@ def configure(
         )
         last = [renderer]
     else:
-        last = [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_to_json),
-        ]
+        last = [structlog.processors.JSONRenderer(serializer=_to_json)]
     handler = _Handler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_PROCESSORS,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                scrub_secrets,
+                *last,
+            ],
         )
     )
     root = logging.getLogger()
