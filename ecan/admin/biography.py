@@ -49,7 +49,7 @@ def biography(
 
 def _head(row: dict[str, Any], now: float, width: int) -> list[Text]:
     by = row.get("created_by")
-    origin = f" from {clean(by['address'])}, {clean(by['user_agent'])}" if by else ""
+    origin = " from " + ", ".join(filter(None, map(clean, by.values()))) if by else ""
     outbox = row["outbox"]
     zombies = f", {row['zombies']} threads of earlier ones" if row.get("zombies") else ""
     shown = state(row["state"])

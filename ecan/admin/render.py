@@ -10,7 +10,7 @@ they must not steer the operator's terminal.
 from __future__ import annotations
 
 import unicodedata
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -37,7 +37,6 @@ STATE_STYLES = {
     "closed": "dim",
 }
 _GAP = "  "
-_MIN_FLEXIBLE = 8
 
 
 def age(seconds: float | None) -> str:
@@ -86,14 +85,12 @@ def millis(value: float | None) -> str:
     return f"{value:.1f}" if value < 10 else f"{value:,.0f}"  # noqa: PLR2004
 
 
-def when(at: float | None, now: float) -> str:
-    """A UTC timestamp in local time; with its date unless that is today's."""
+def when(at: float | str | None, now: float) -> str:
+    """A timestamp or an ISO time in local time; with its date unless that is today's."""
     if at is None:
         return "-"
-    moment, today = (
-        datetime.fromtimestamp(at).astimezone(),
-        datetime.fromtimestamp(now).astimezone(),
-    )
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else datetime.fromtimestamp(at, UTC)
+    moment, today = moment.astimezone(), datetime.fromtimestamp(now).astimezone()
     if moment.date() == today.date():
         return moment.strftime("%H:%M:%S")
     return moment.strftime("%Y-%m-%d %H:%M")
@@ -143,6 +140,7 @@ class Column:
         show: from a row to its cell; text of others is cleaned.
         align: of the cells and the title.
         flexible: cut with … when the terminal is narrow.
+        least: width to which it may be cut.
         rank: columns of a high rank are left out first when it is narrower still; 0: never.
     """
 
@@ -150,6 +148,7 @@ class Column:
     show: Callable[[Any], str | Text]
     align: Literal["left", "right"] = "left"
     flexible: bool = False
+    least: int = 8
     rank: int = 0
 
 
@@ -186,16 +185,21 @@ def _total(widths: list[int]) -> int:
 
 def _squeeze(kept: list[tuple[Column, list[Text]]], widths: list[int], width: int) -> None:
     """Make the widest flexible column narrower until the table fits, within reason."""
-    flexible = [index for index, (column, _) in enumerate(kept) if column.flexible]
-    while flexible and (excess := _total(widths) - width) > 0:
-        order = sorted(flexible, key=lambda index: widths[index])
-        widest = order[-1]
-        next_one = widths[order[-2]] if len(order) > 1 else _MIN_FLEXIBLE
-        least = max(_MIN_FLEXIBLE, cell_len(kept[widest][0].title))
-        if widths[widest] <= least:
+    least = {
+        index: max(column.least, cell_len(column.title))
+        for index, (column, _) in enumerate(kept)
+        if column.flexible
+    }
+    while (excess := _total(widths) - width) > 0:
+        order = sorted(
+            (index for index in least if widths[index] > least[index]), key=widths.__getitem__
+        )
+        if not order:
             return
+        widest = order[-1]
+        next_one = widths[order[-2]] if len(order) > 1 else 0
         step = min(excess, max(1, widths[widest] - next_one))
-        widths[widest] = max(least, widths[widest] - step)
+        widths[widest] = max(least[widest], widths[widest] - step)
 
 
 def _least(kept: list[tuple[Column, list[Text]]]) -> int | None:

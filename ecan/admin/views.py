@@ -67,7 +67,9 @@ def _status(result: dict[str, Any], paper: Paper) -> list[Text]:
     if trouble:
         store.append(f"  {clean(trouble)}", "bold red")
     sessions = Text("  ").join(
-        Text.assemble(f"{count:,} ", state(name)) for name, count in result["sessions"].items()
+        Text.assemble(f"{count:,} ", state(name))
+        for name, count in result["sessions"].items()
+        if count
     )
     zombies = result["worker_zombies"]
     lines = pairs(
@@ -143,7 +145,7 @@ def session_columns(now: float, *, mark: str = "", stuck: Container[str] = ()) -
         Column("INC", lambda row: str(row["incarnation"]), "right", rank=6),
         Column("RESTARTS", lambda row: str(row["restarts"]), "right", rank=3),
         Column("QUEUE", lambda row: str(row["queue"]), "right"),
-        Column("RUNNING", running_words, flexible=True),
+        Column("RUNNING", running_words, flexible=True, least=18),
         Column("REQ/S", lambda row: rate(row["requests_s"]), "right", rank=1),
         Column("REQUESTS", lambda row: f"{row['requests']:,}", "right", rank=5),
         Column("STATE SIZE", lambda row: size(row["state_bytes"]), "right", rank=4),
@@ -319,6 +321,11 @@ def _replayed(result: dict[str, Any], _paper: Paper) -> list[Text]:
         lines.append(
             Text("Its secrets had been removed: it may not have run as it once did.", "yellow")
         )
+    error = result.get("error")
+    if isinstance(error, dict):
+        lines.append(Text(f"{clean(error.get('code'))}: {clean(error.get('message'))}", "bold red"))
+        lines += stack_lines(error.get("traceback"))
+        result = {**result, "error": error.get("details")}
     for name in ("result", "error", "pushes", "documents"):
         if result.get(name):
             lines += [Text(f"{name}:", "dim"), *_json_lines(result[name])]

@@ -199,8 +199,10 @@ def _failed(error: Exception, *, as_json: bool) -> int:
         sys.stderr.write(json.dumps(error.error, ensure_ascii=False) + "\n")
         return REFUSED
     sys.stderr.write(f"ecan: {clean(error, lines=True)}\n")
-    if isinstance(error, RefusedError) and (data := error.error.get("data")):
-        text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    data = error.error.get("data") if isinstance(error, RefusedError) else None
+    details = data.get("details") if isinstance(data, dict) else data
+    if details:
+        text = details if isinstance(details, str) else json.dumps(details, ensure_ascii=False)
         sys.stderr.write(f"  {clean(text, lines=True)}\n")
     if isinstance(error, UsageError):
         return USAGE

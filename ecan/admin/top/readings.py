@@ -25,6 +25,7 @@ class Readings:
         self.requests: deque[float] = deque(maxlen=LOOKS)
         self.p99: deque[float] = deque(maxlen=LOOKS)
         self.p50_ms: float | None = None
+        self.p99_ms: float | None = None
         self.cpu_percent = 0.0
         self._buckets: deque[Counter[float]] = deque(maxlen=_WINDOW)
         self._before: dict[str, Any] = {}
@@ -38,10 +39,10 @@ class Readings:
         self._buckets.append(run_buckets(metrics))
         grown = Counter(self._buckets[-1])
         grown.subtract(self._buckets[0])
-        # The first look has nothing before it: then it is all since the start.
-        seen = grown if len(self._buckets) > 1 else self._buckets[-1]
-        self.p50_ms = 1000 * quantile(seen, 0.5) if any(seen.values()) else None
-        self.p99.append(1000 * quantile(seen, 0.99))
+        busy = any(grown.values())
+        self.p50_ms = 1000 * quantile(grown, 0.5) if busy else None
+        self.p99_ms = 1000 * quantile(grown, 0.99) if busy else None
+        self.p99.append(self.p99_ms or 0.0)
         if self._before:
             passed = status["uptime_s"] - self._before["uptime_s"]
             used = status["cpu_s"] - self._before["cpu_s"]

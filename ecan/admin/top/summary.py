@@ -67,9 +67,8 @@ def _sessions(status: dict[str, Any], chosen: str) -> Text:
 
 def _rates(status: dict[str, Any], readings: Readings, width: int) -> Text:
     now = status["rates"]
-    p99 = readings.p99[-1] if readings.p99 and readings.p50_ms is not None else None
     requests = f"{rate(now['requests_s']):>6} "
-    latency = f"{millis(readings.p50_ms):>6} / {millis(p99)} ms "
+    latency = f"{millis(readings.p50_ms):>6} / {millis(readings.p99_ms)} ms "
     errors = rate(now["errors_s"])
     words = len("req/s   p50/p99   err/s ") + len(requests) + len(latency) + len(errors)
     bars = max(0, min(40, (width - words) // 2))

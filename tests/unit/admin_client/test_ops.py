@@ -118,7 +118,11 @@ def test_dangerous_command_without_a_terminal_needs_yes(ops, fake, command):
 
 def test_the_server_said_no(ops, fake):
     """Exit 1, its words on stderr; as JSON with --json."""
-    error = {"code": -32001, "message": "no session s1", "data": {"similar": ["s17"]}}
+    error = {
+        "code": -32001,
+        "message": "no session s1",
+        "data": {"code": "AMBIGUOUS", "details": {"similar": ["s17"]}},
+    }
     fake.errors["sessions.show"] = error
 
     assert ops("sessions", "show", "s1") == (1, "", 'ecan: no session s1\n  {"similar": ["s17"]}\n')
