@@ -37,6 +37,7 @@ from ecan.store import LedgerRow, PushRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ecan.actors.budgets import Usage
     from ecan.actors.restart import RestartBudget
     from ecan.actors.session import SessionActor
     from ecan.handlers.context import User
@@ -89,6 +90,9 @@ class Cell(Record):
         found_mono: when it was last looked for; it is not evicted right after.
         pending: accepted requests whose answer has not been given, by request id.
         bucket: the gateway's rate limit of this session.
+        usage: what it uses up; None: it never had an actor.
+        sent_gone_bytes: sent by connections that are bound no more, less what those that
+            are had sent before.
         story: its figures and mishaps, for operators; None: none yet.
     """
 
@@ -107,10 +111,12 @@ class Cell(Record):
         "found_mono",
         "mailbox",
         "pending",
+        "sent_gone_bytes",
         "story",
         "tabs",
         "timer",
         "transitions",
+        "usage",
         "zombies",
     )
 
@@ -134,6 +140,8 @@ class Cell(Record):
         self.budget: RestartBudget | None = None
         self.transitions: deque[Transition] | None = None
         self.story: Biography | None = None
+        self.usage: Usage | None = None
+        self.sent_gone_bytes = 0
         self.close_reason = ""
         self.concurrent = 0
         self.zombies = 0
@@ -190,11 +198,13 @@ class Cell(Record):
         if self._is_known(call):
             return
         state = self.state
-        if state is State.FAILED:
-            raise failed_error()
-        if state is State.CLOSED:
-            raise closed_error(self.close_reason)
+        if state is State.FAILED or state is State.CLOSED:
+            failed = state is State.FAILED
+            raise failed_error() if failed else closed_error(self.close_reason)
         spec = call.spec
+        usage = self.usage
+        if usage is not None and call.accepted_mono >= usage.look_mono and not spec.control:
+            usage.admit(self, call.size_bytes, call.accepted_mono)
         actor = self.actor
         self.pending[call.id] = call
         self.biography.count_request(call.accepted_mono)
@@ -455,6 +465,8 @@ class Cell(Record):
 
     def attach(self, peer: Peer) -> None:
         """Bind a connection; asks whose tab is gone go to it."""
+        if peer.id not in self.tabs:
+            self.sent_gone_bytes -= peer.sent_bytes
         self.tabs[peer.id] = peer
         for ask in (self.asks or {}).values():
             if ask.peer is None:
@@ -464,6 +476,7 @@ class Cell(Record):
         """Unbind a connection; names it, so a late close cannot detach its successor."""
         if self.tabs.pop(peer.id, None) is None:
             return
+        self.sent_gone_bytes += peer.sent_bytes
         if not self.tabs:
             self.detached_mono = self._clock.mono()
         for ask in (self.asks or {}).values():
@@ -474,6 +487,11 @@ class Cell(Record):
         for call in [c for c in self.pending.values() if c.origin is peer]:
             if call.request.cancel_on_disconnect and not call.waiters:
                 self.cancel(call.id)
+
+    @property
+    def sent_bytes(self) -> int:
+        """All that its connections were sent."""
+        return self.sent_gone_bytes + sum(peer.sent_bytes for peer in self.tabs.values())
 
     def hand_out(self, peer: Peer, frames: list[bytes]) -> None:
         """Give a resuming tab what it missed; replies are handed out once."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from ecan.actors.budgets import Budgets
 from ecan.observability import EventBus
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Environment:
         observe: counts an answered request.
         events: what happens, for operators who watch.
         threads: handlers in worker threads, abandoned ones too.
+        budgets: what a session may use.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -60,6 +62,9 @@ class Environment:
         default=attrs.Factory(lambda self: EventBus(self.clock.now), takes_self=True)
     )
     threads: set[ThreadStopper] = attrs.field(factory=set)
+    budgets: Budgets = attrs.field(
+        default=attrs.Factory(lambda self: Budgets(self.settings, self.events), takes_self=True)
+    )
 
     def __attrs_post_init__(self) -> None:
         self._thread_id = threading.get_ident()

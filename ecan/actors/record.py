@@ -260,6 +260,10 @@ class Record:
             error=str(error),
         )
 
+    def note_budget(self, what: str) -> None:
+        """A budget was exceeded."""
+        self._metrics.budget_exceeded(what)
+
     def note_conflict(self) -> None:
         """A handler runs again: another session of the user had changed what it read."""
         self._metrics.conflicts += 1

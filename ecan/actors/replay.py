@@ -66,6 +66,7 @@ class Recorder:
     connected_at = 0.0
     is_open = True
     backlog_bytes = 0
+    sent_bytes = 0
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.id = ConnectionId(-next(_numbers))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from ecan.actors.budgets import Metered
 from ecan.errors import ReplyError
 from ecan.handlers.registry import Final, Kind
 from ecan.protocol.codes import ErrorCode
-from ecan.runtime import ProcessRenewedError, WorkerFailure, task_stack
+from ecan.runtime import ProcessDied, ProcessRenewedError, WorkerFailure, task_stack
 
 if TYPE_CHECKING:
     from ecan.actors.call import Call
@@ -27,7 +29,7 @@ STREAM_BACKLOG_BYTES = 256 * 1024
 """A stream waits while its reader is this far behind, well below the 1 MiB that cuts it off."""
 
 
-CALLS_COROUTINE = "return await call.spec.function(*_arguments(call, ctx))\n"
+CALLS_COROUTINE = "return await meter.run(call.spec.function(*_arguments(call, ctx)))\n"
 CALLS_THREAD = "return function(*arguments)\n"
 """The last lines of ours in a handler's stack; what follows is the author's."""
 
@@ -60,7 +62,7 @@ class Stopper:
 class ThreadStopper(Stopper):
     """A thread cannot be stopped: it is left behind, and its outcome discarded."""
 
-    __slots__ = ("_actor", "abandoned", "call", "job")
+    __slots__ = ("_actor", "abandoned", "call", "cpu_s", "job")
 
     def __init__(self, task: asyncio.Task[Any] | None, actor: SessionActor, call: Call) -> None:
         super().__init__(task)
@@ -68,6 +70,7 @@ class ThreadStopper(Stopper):
         self.call = call
         self.job: Job | None = None
         self.abandoned = False
+        self.cpu_s = 0.0
 
     @property
     def started(self) -> bool:
@@ -106,6 +109,7 @@ class ThreadStopper(Stopper):
 
     def _zombie_gone(self) -> None:
         self._actor.cell.zombies -= 1
+        self._actor.usage.charge(self._actor.env.clock.mono(), 0.0, self.cpu_s)
 
 
 class ProcessStopper(Stopper):
@@ -136,28 +140,39 @@ async def run_handler(actor: SessionActor, call: Call, ctx: UserContext) -> Any:
         BaseException: whatever else the handler raised: a crash.
     """
     kind = call.spec.kind
-    if kind is Kind.ASYNC:
-        actor.set_stopper(call, Stopper(asyncio.current_task()))
-        return await call.spec.function(*_arguments(call, ctx))
-    if kind is Kind.STREAM:
-        return await _run_stream(actor, call, ctx)
-    if kind is Kind.PROCESS:
-        return await _run_in_process(actor, call)
-    return await _run_in_thread(actor, call, ctx)
+    meter = Metered()
+    mono = actor.env.clock.mono
+    began_mono = mono()
+    try:
+        if kind is Kind.ASYNC:
+            actor.set_stopper(call, Stopper(asyncio.current_task()))
+            return await meter.run(call.spec.function(*_arguments(call, ctx)))
+        if kind is Kind.STREAM:
+            return await _run_stream(actor, call, ctx, meter)
+        if kind is Kind.PROCESS:
+            return await _run_in_process(actor, call, meter)
+        return await _run_in_thread(actor, call, ctx, meter)
+    finally:
+        now = mono()
+        actor.usage.charge(now, now - began_mono, meter.cpu_s)
 
 
 def _arguments(call: Call, ctx: UserContext) -> tuple[Any, ...]:
     return (ctx,) if call.spec.params_type is None else (ctx, call.params)
 
 
-async def _run_stream(actor: SessionActor, call: Call, ctx: UserContext) -> Any:
+async def _run_stream(actor: SessionActor, call: Call, ctx: UserContext, meter: Metered) -> Any:
     actor.set_stopper(call, Stopper(asyncio.current_task()))
     count = 0
     result: Any = None
     final = False
     stream = call.spec.function(*_arguments(call, ctx))
     try:
-        async for item in stream:
+        while True:
+            try:
+                item = await meter.run(anext(stream))
+            except StopAsyncIteration:
+                break
             if type(item) is Final:
                 result, final = item.result, True
                 break
@@ -171,7 +186,7 @@ async def _run_stream(actor: SessionActor, call: Call, ctx: UserContext) -> Any:
     return result if final else {"streamed": count}
 
 
-async def _run_in_thread(actor: SessionActor, call: Call, ctx: UserContext) -> Any:
+async def _run_in_thread(actor: SessionActor, call: Call, ctx: UserContext, meter: Metered) -> Any:
     if actor.cell.zombies >= MAX_ZOMBIES:
         raise ReplyError(
             ErrorCode.BUSY,
@@ -183,9 +198,11 @@ async def _run_in_thread(actor: SessionActor, call: Call, ctx: UserContext) -> A
     function, arguments = call.spec.function, _arguments(call, ctx)
 
     def invoke() -> Any:
+        began_s = time.thread_time()
         try:
             return function(*arguments)
         finally:
+            stopper.cpu_s = time.thread_time() - began_s
             stopper.thread_returned()
 
     actor.env.threads.add(stopper)
@@ -201,9 +218,12 @@ async def _run_in_thread(actor: SessionActor, call: Call, ctx: UserContext) -> A
         if isinstance(failure.cause, StopIteration | asyncio.CancelledError):
             raise  # neither may leave a coroutine as itself
         raise failure.cause from None
+    finally:
+        if not stopper.abandoned:
+            meter.cpu_s += stopper.cpu_s
 
 
-async def _run_in_process(actor: SessionActor, call: Call) -> Any:
+async def _run_in_process(actor: SessionActor, call: Call, meter: Metered) -> Any:
     while True:
         _renew(actor, call)
         arguments = () if call.spec.params_type is None else (call.params,)
@@ -213,6 +233,12 @@ async def _run_in_process(actor: SessionActor, call: Call) -> Any:
             return await job.future
         except ProcessRenewedError:
             continue
+        except ProcessDied:
+            # Nobody knows; what has to be killed has mostly computed all the time.
+            meter.cpu_s += max(0.0, actor.env.clock.mono() - call.started_mono)
+            raise
+        finally:
+            meter.cpu_s += job.cpu_s
 
 
 def _renew(actor: SessionActor, call: Call) -> None:

@@ -8,6 +8,7 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ecan.actors.budgets import Usage
 from ecan.actors.call import Call
 from ecan.actors.cell import MAX_CONCURRENT
 from ecan.actors.messages import (
@@ -70,6 +71,9 @@ class SessionActor(LoopActor):
         self._crashed_call: Call | None = None
         self._overlapping: dict[asyncio.Task[None], Call] = {}
         self._view = SessionView(cell, env)
+        if cell.usage is None:
+            cell.usage = Usage(env.budgets, env.clock.mono())
+        self.usage = cell.usage
 
     # -- messages --------------------------------------------------------------------
 
@@ -127,6 +131,8 @@ class SessionActor(LoopActor):
             self._crashed_call = call
             raise
         finally:
+            now = self.env.clock.mono()
+            self.usage.charge(now, now - call.started_mono, now - call.started_mono)
             current_context.reset(reset)
             self.env.watchdog.current = None
             if entered is not None:
@@ -272,6 +278,8 @@ class SessionActor(LoopActor):
             cell.timestamp(),
         )
         changes = ctx.state.changes()
+        if changes:
+            self.usage.check_state(cell, changes)
         work = ctx.used_documents
         if call.spec.reads and (work is None or not work.must_commit):
             cell.answer(call, frame, remember=True)

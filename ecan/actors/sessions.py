@@ -436,6 +436,7 @@ class SessionService:
             "epoch": cell.outbox.epoch,
             "seq": cell.outbox.seq,
             "state_bytes": sum(map(len, cell.slots.values())),
+            "budget": {} if cell.usage is None else cell.usage.report(cell, mono),
             "ledger": len(cell.ledger),
             "store": self._env.store.name,
             "durability": self._env.settings.durability,

@@ -131,6 +131,31 @@ def rate_limit(text: str) -> RateLimit:
     return RateLimit(rate, burst if rate else 0)
 
 
+@attrs.frozen
+class Budget:
+    """What a session may use: it is warned at ``soft`` and held back at ``hard``."""
+
+    soft: float
+    hard: float
+
+
+def budget(amount: Callable[[str], float]) -> Callable[[str], Budget | None]:
+    """A parser of ``soft/hard``, or ``off``; ``amount`` reads each of the two."""
+
+    def parse(text: str) -> Budget | None:
+        if text.lower() == "off":
+            return None
+        soft, slash, hard = text.partition("/")
+        if not slash:
+            raise BadValueError
+        found = Budget(amount(soft), amount(hard))
+        if not 0 < found.soft <= found.hard:
+            raise BadValueError
+        return found
+
+    return parse
+
+
 def login_rate_limit(text: str) -> LoginRateLimit:
     """``5/min``, ``10/s``, ``100/h`` or ``0``."""
     if text == "0":

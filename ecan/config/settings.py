@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ecan.config import parsers
-from ecan.config.parsers import LoginRateLimit, Network, RateLimit
+from ecan.config.parsers import Budget, LoginRateLimit, Network, RateLimit
 from ecan.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ _SWITCH = parsers.switch(on=("1", "true", "yes", "on"), off=("0", "false", "no",
 _PORT = "a number from 0 to 65535"
 _COUNT = parsers.whole(1, 10_000_000)
 _COUNT_WORDS = "a number from 1 to 10000000"
+_SECONDS = parsers.budget(parsers.parse_duration)
+_SECONDS_WORDS = "off, or soft/hard like 20s/50s"
+_BYTES = parsers.budget(parsers.parse_size)
+_BYTES_WORDS = "off, or soft/hard like 8MiB/32MiB"
 
 
 # fmt: off
@@ -105,6 +109,13 @@ class Settings:
     drain_timeout_s: float = _setting("DRAIN_TIMEOUT", parsers.duration(0), 25.0, _DURATION_WORDS, "How long running handlers may finish at shutdown.")
     tls_cert: Path | None = _setting("TLS_CERT", Path, None, "a PEM file", "Certificate chain, for TLS without a proxy.", shown="none")
     tls_key: Path | None = _setting("TLS_KEY", Path, None, "a PEM file", "Its private key.", shown="none")
+    budget_cpu_s: Budget | None = _setting("BUDGET_CPU", _SECONDS, None, _SECONDS_WORDS, "CPU time of one session in a minute.", shown="off")
+    budget_wall_s: Budget | None = _setting("BUDGET_WALL", _SECONDS, None, _SECONDS_WORDS, "Time its handlers run in a minute.", shown="off")
+    budget_sent_bytes: Budget | None = _setting("BUDGET_SENT", _BYTES, None, _BYTES_WORDS, "Bytes sent to its connections in a minute.", shown="off")
+    budget_backlog_bytes: Budget | None = _setting("BUDGET_BACKLOG", _BYTES, None, _BYTES_WORDS, "Bytes that a connection of it has not taken yet.", shown="off")
+    budget_queued_bytes: Budget | None = _setting("BUDGET_QUEUED", _BYTES, None, _BYTES_WORDS, "Bytes of its waiting requests.", shown="off")
+    budget_state_bytes: Budget | None = _setting("BUDGET_STATE", _BYTES, None, _BYTES_WORDS, "Bytes of its state.", shown="off")
+    budget_windows: int = _setting("BUDGET_WINDOWS", _COUNT, 5, _COUNT_WORDS, "Minutes in a row over a hard limit, then the session is suspended.")
     debug_methods: bool = _setting("DEBUG_METHODS", _SWITCH, False, "0 or 1", "Adds the debug.* methods; never in production.", shown="0")
     admin_user: str = _setting("ADMIN_USER", str, "admin", "a user name", "First account, made when there is no user.")
     admin_password: str | None = _setting("ADMIN_PASSWORD", parsers.password, None, "at most 1024 characters", "Its password.", shown="made and printed once", secret=True)

@@ -162,6 +162,11 @@ class Connection:
         """See `Peer.backlog_bytes`."""
         return self._wire.buffered_bytes() if self.is_open else 0
 
+    @property
+    def sent_bytes(self) -> int:
+        """See `Peer.sent_bytes`."""
+        return self._sent
+
     def close(self, code: CloseCode, reason: str) -> None:
         """See `Peer.close`."""
         if not self.ended:

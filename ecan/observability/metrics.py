@@ -76,6 +76,7 @@ LABELLED = {
     "rejected": ("reason", "Requests and connections refused, by error code."),
     "logins": ("outcome", "Logins by outcome."),
     "sessions_closed": ("reason", "Sessions ended, by reason."),
+    "budget_exceeded": ("budget", "Sessions over a limit of a budget, at most once a minute."),
     "connections_closed": ("code", "Connections ended, by close code."),
 }
 
@@ -235,6 +236,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """A request or connection was refused, with this error code or word."""
         _add(self._labelled["rejected"], reason)
+
+    def budget_exceeded(self, budget: str) -> None:
+        """A session is over a limit: ``cpu_s_soft`` and the like."""
+        _add(self._labelled["budget_exceeded"], budget)
 
     def login(self, outcome: str) -> None:
         """A login ended: ``success`` or an error code."""

@@ -124,6 +124,10 @@ class Peer(Protocol):
     def backlog_bytes(self) -> int:
         """Queued and not yet taken by the other end; a stream waits while it is high."""
 
+    @property
+    def sent_bytes(self) -> int:
+        """All that was queued so far, taken or not."""
+
     def send(self, frame: bytes) -> None:
         """Queue one text frame. Runs on the loop; never raises, never waits."""
 

@@ -94,7 +94,7 @@ def _biography(port: AdminPort, cell: Cell) -> dict[str, Any]:
         ],
         "crashes": notes(None if story is None else story.crashes),
         "errors": notes(None if story is None else story.errors),
-        "budget": _budget(port, cell),
+        "budget": {} if cell.usage is None else cell.usage.report(cell, now),
         "outbox": {
             "epoch": cell.outbox.epoch,
             "seq": cell.outbox.seq,
@@ -106,10 +106,6 @@ def _biography(port: AdminPort, cell: Cell) -> dict[str, Any]:
         "durability": port.settings.durability,
         "expires_in_s": round(port.sessions.expires_in_s(cell), 1),
     }
-
-
-def _budget(_port: AdminPort, _cell: Cell) -> dict[str, Any]:
-    return {}
 
 
 def _stored_biography(port: AdminPort, found: Snapshot) -> dict[str, Any]:

@@ -50,12 +50,14 @@ class FakePeer:
         self.connected_at = T0
         self.is_open = True
         self.backlog_bytes = 0
+        self.sent_bytes = 0
         self.frames: list[dict[str, Any]] = []
         self.closed: tuple[int, str] | None = None
         self._changed = asyncio.Event()
 
     def send(self, frame: bytes) -> None:
         if self.is_open:
+            self.sent_bytes += len(frame)
             self.frames.append(orjson.loads(frame))
             self._changed.set()
 

@@ -184,7 +184,7 @@ def test_a_wrong_table_names_its_module(table):
 
 def test_two_modules_may_not_migrate_the_same_slot():
     table = {"cart": SlotMigrations(to_cents)}
-    with pytest.raises(ConfigError, match="bill.*already declared by shop"):
+    with pytest.raises(ConfigError, match=r"bill.*already declared by shop"):
         gather([("shop", table), ("bill", table)])
 
 

@@ -140,8 +140,7 @@ def test_a_helper_that_a_handler_imported_later_counts(package):
         ("HANDLERS = 3\n", 1, "needs a list HANDLERS"),
         ("def f(): pass\nHANDLERS = [f]\n", 1, "needs @handler"),
         (
-            "from ecan.handlers import handler\n\n@handler('x')\ndef f(a, b, c): pass\n"
-            "HANDLERS = [f]\n",
+            "from ecan.handlers import handler as h\n\n@h('x')\ndef f(a, b, c): pass\nHANDLERS = [f]\n",
             3,
             "a handler takes (ctx) or (ctx, params)",
         ),
