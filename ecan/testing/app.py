@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ecan.admin.client import AsyncClient
 from ecan.app import App
 from ecan.config import Settings
 from ecan.testing.client import Client
@@ -40,6 +41,10 @@ class RunningApp:
         async with self.client() as client:
             await client.login(username, password)
             yield client
+
+    def admin(self) -> AsyncClient:
+        """An operator that is not connected yet; use it with ``async with``."""
+        return AsyncClient(self.app.settings.admin_socket)
 
     async def add_user(self, username: str, role: str = "user") -> None:
         """Make an account with `USER_PASSWORD`."""
