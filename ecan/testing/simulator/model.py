@@ -45,6 +45,7 @@ class Request:
         control: passes the queue.
         final: status, code and outcome of the definite answer that left, if one did.
         accepted_life: the last process that took it.
+        accepted_at: when; UTC epoch seconds.
         failures_before: how often its session's commits had failed when it was taken last.
         cancellable: a client has asked to cancel it, or may have by leaving.
         unsaved_life: the last process whose answer the store could not keep.
@@ -62,6 +63,7 @@ class Request:
     control: bool = False
     final: tuple[str, str, str] | None = None
     accepted_life: int = 0
+    accepted_at: float = 0.0
     failures_before: int = 0
     cancellable: bool = False
     unsaved_life: int = 0
@@ -129,10 +131,11 @@ class Model:
         """A commit is about to be applied to the image."""
         if commit.facts is not None:
             self.active_at[image.sid] = commit.facts.last_active_at
-        elif commit.answer is not None:
-            self.active_at[image.sid] = self.now()
         answer_id = commit.answer.request_id if commit.answer is not None else None
         request = self.requests.get(answer_id or "")
+        if request is not None and commit.facts is None:
+            before = self.active_at.get(image.sid, 0.0)
+            self.active_at[image.sid] = max(before, request.accepted_at)
         if request is not None and request.session.sid != image.sid:
             self._trace.broken("P1", f"{request!r} landed in {image.sid}")
         if LOG_SLOT in commit.slots:

@@ -89,6 +89,7 @@ class Watch:
                 self.last_active[cell.sid] = self._model.now()
             if request is not None:
                 request.accepted_life = self._model.life
+                request.accepted_at = self._model.now()
                 if request.method == "sim.poison" and self._model.is_poisonous():
                     self._trace.broken("P9", f"{request!r} taken, it crashed five sessions")
                 self._trace.add("accepted", f"{request!r} in {cell.sid}")
@@ -195,6 +196,8 @@ class Watch:
         for number, request_id in self.owed:
             request = self._model.requests.get(request_id)
             if number != link.number or request is None or request.answered:
+                continue
+            if request.control:  # taken until the very end of a drain
                 continue
             over = self._model.is_over(request.session.sid)
             if request.accepted_life == self._model.life and not over:
