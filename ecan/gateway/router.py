@@ -140,7 +140,7 @@ class Router:
                 f"{spec.name} is switched off: {self._guard.suspended[spec.name]}.",
                 retry_after_ms=60_000,
             )
-        if self.draining and not spec.control:
+        if self.draining and not (spec.control and spec.reads):
             raise _draining()
         params = request.params = spec.without_credentials(request.params)
         print_ = fingerprint(spec.name, params)
