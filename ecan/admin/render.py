@@ -162,7 +162,10 @@ def table(columns: Sequence[Column], rows: Sequence[Any], width: int = WIDE) -> 
             for column, cells in kept
         ]
         _squeeze(kept, widths, width)
-        if _total(widths) <= width or (last := _least(kept)) is None:
+        if _total(widths) <= width:
+            break
+        if (last := _least(kept)) is None:
+            _squeeze(kept, widths, width, to_title=True)
             break
         kept.pop(last)
     heading = [Text(column.title, "bold") for column, _ in kept]
@@ -183,10 +186,16 @@ def _total(widths: list[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
-def _squeeze(kept: list[tuple[Column, list[Text]]], widths: list[int], width: int) -> None:
+def _squeeze(
+    kept: list[tuple[Column, list[Text]]],
+    widths: list[int],
+    width: int,
+    *,
+    to_title: bool = False,
+) -> None:
     """Make the widest flexible column narrower until the table fits, within reason."""
     least = {
-        index: max(column.least, cell_len(column.title))
+        index: max(0 if to_title else column.least, cell_len(column.title))
         for index, (column, _) in enumerate(kept)
         if column.flexible
     }

@@ -13,8 +13,9 @@ import attrs
 from rich.console import Console
 
 from ecan.admin.client import Client, ClientError, NoServerError, RefusedError
+from ecan.admin.columns import event_line
 from ecan.admin.render import WIDE, clean
-from ecan.admin.views import Paper, event_line, view
+from ecan.admin.views import Paper, view
 from ecan.config import load_client
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from textual.widgets import ContentSwitcher, OptionList, RichLog, Static
 
 from ecan.admin.biography import biography, letter
 from ecan.admin.client import AsyncClient, ClientError, RefusedError
+from ecan.admin.columns import event_line, letter_columns, method_columns, session_columns
 from ecan.admin.render import clean, pairs
 from ecan.admin.table import BY_NAME
 from ecan.admin.top.dialogs import Confirm, Filter, Help, parse_filter
@@ -19,7 +20,6 @@ from ecan.admin.top.feed import Feed
 from ecan.admin.top.lines import Lines
 from ecan.admin.top.readings import Readings
 from ecan.admin.top.summary import summary
-from ecan.admin.views import event_line, letter_columns, method_columns, session_columns
 
 if TYPE_CHECKING:
     from pathlib import Path

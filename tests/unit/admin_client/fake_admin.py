@@ -58,6 +58,8 @@ BIOGRAPHY = {
         }
     ],
     "running": {"method": "shop.report", "id": "r-1", "age_s": 4.2, "stack": STACK},
+    "overlapping": [{"method": "shop.ping", "id": "r-9", "age_s": 0.1}],
+    "zombies": 1,
     "queue": [
         {"id": f"r-{number}", "method": "shop.report", "age_s": 3.0, "bytes": 420}
         for number in range(2, 5)
@@ -267,16 +269,16 @@ class FakeAdmin:
 
     def stop(self) -> None:
         """Hang up on everybody and answer nobody."""
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
-        self._server.shutdown()
+        server.shutdown()
         self.path.unlink(missing_ok=True)
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(2)
         self.events.put(None)
-        self._server.server_close()
-        self._server = None
+        server.server_close()
 
     def _one(self, request: dict[str, Any], out: Any) -> bool:
         method, params = request["method"], request["params"]

@@ -14,9 +14,9 @@ from fake_admin import STATUS
 from ecan.admin import client as client_module
 from ecan.admin import render
 from ecan.admin.client import AsyncClient, Client, ClientError, NoServerError, RefusedError
+from ecan.admin.columns import event_style
 from ecan.admin.render import Column, age, rate, size, table, when
 from ecan.admin.top import dialogs, readings
-from ecan.admin.views import event_style
 
 
 @pytest.mark.parametrize("module", [render, readings, dialogs], ids=lambda module: module.__name__)

@@ -14,13 +14,15 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 
 import pytest
 from fake_admin import ANSWERS, SESSIONS, STATUS
 
-from ecan.admin.table import COMMANDS
+from ecan.admin.table import BY_NAME, COMMANDS
 from ecan.cli import app as ecan
+from ecan.cli import ops_run
 
 
 @pytest.fixture
@@ -209,6 +211,85 @@ def test_stuck_session_and_store_trouble_in_status(ops, fake):
     assert "stuck for 3s: s1 in m" in out
     assert "File x" in out
     assert "disk full" in out
+
+
+def test_a_session_at_rest_has_a_short_biography(ops, fake):
+    """No tables of nothing."""
+    empty = {"running": None, "created_by": None, "state_bytes": None, "paused": True, "zombies": 0}
+    names = ("tabs", "queue", "overlapping", "transitions", "crashes", "errors")
+    facts = {**empty, **{name: [] for name in names}, "slots": {}, "budget": {}}
+    fake.answers["sessions.show"] = lambda params: {**ANSWERS["sessions.show"], **facts}
+    out = ops("sessions", "show", "s1")[1]
+    assert "active paused" in out
+    assert "RUNNING" not in out
+    assert out.count("\n") == 10
+
+
+def test_what_cannot_be_seen_and_what_stood_still(ops, fake):
+    """A store that is down, stalls of the loop, abandoned threads."""
+    fake.answers["sessions.list"] = {"sessions": [], "cursor": None, "total": 0, "trouble": "disk"}
+    assert ops("sessions", "list")[1] == "Those at rest cannot be seen: disk\n"
+    stall = {"sid": "s1", "method": "m", "since_s": 3.0, "stack": "", "abandoned": True}
+    still = {"at": 0.0, "what": "m", "seconds": 1.5, "stack": "  File z"}
+    fake.answers["status"] = {**STATUS, "stalled": [stall], "loop_stalls": [still]}
+    out = ops("status")[1]
+    assert "abandoned, still running for 3s" in out
+    assert "the loop stood still for 1.50 s" in out
+
+
+def test_a_replay_that_went_well_and_one_that_crashed(ops, fake):
+    """What it would have changed; or where it crashed."""
+    done = {"status": "success", "error": None, "applied": True, "redacted": False}
+    fake.answers["deadletters.replay"] = {**ANSWERS["deadletters.replay"], **done, "result": [1]}
+    assert "success (in the session)" in ops("deadletters", "replay", "cr-77")[1]
+    error = {"code": "HANDLER_CRASHED", "message": "no", "traceback": "Traceback\n  x"}
+    fake.answers["deadletters.replay"] = {**ANSWERS["deadletters.replay"], "error": error}
+    assert "HANDLER_CRASHED: no\n  Traceback\n    x\n" in ops("deadletters", "replay", "cr-77")[1]
+
+
+def test_an_answer_that_has_no_page_is_shown_as_json(ops, fake):
+    """A newer server."""
+    fake.answers["sessions.keep"] = {"expires_in_s": {"new": [1]}}
+    assert '"new": [' in ops("sessions", "keep", "s1", "5")[1]
+
+
+class Typist(io.StringIO):
+    """A terminal to read from."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_questions(ops, fake, monkeypatch):
+    """No, yes; passwords that differ."""
+    command = BY_NAME["sessions.kill"]
+    monkeypatch.setattr(sys, "stdin", Typist("n\ny\n"))
+    assert ops_run.run(command, {"sid": "s1"}, ops_run.Options()) == 1
+    assert ops_run.run(command, {"sid": "s1"}, ops_run.Options()) == 0
+    assert len(fake.called("sessions.kill")) == 1
+    typed = iter(["one", "one", "one", "two"])
+    monkeypatch.setattr(ops_run.getpass, "getpass", lambda _: next(typed))
+    add, options = BY_NAME["users.add"], ops_run.Options(asks_password=True)
+    assert ops_run.run(add, {"username": "zoe"}, options) == 0
+    assert ops_run.run(add, {"username": "zoe"}, options) == 2
+
+
+def test_watch_and_streams_end_with_ctrl_c(ops, fake, monkeypatch, capsys):
+    """130; on what is no terminal without clearing."""
+    looks = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ops_run.time, "sleep", sleep)
+    assert ops("status", "--watch")[0] == 130
+    assert len(fake.called("status")) == 3
+    threading.Timer(0.3, fake.stop).start()
+    code, out, _ = ops("events", "watch")
+    assert code == 3
+    assert "session.crashed" in out
 
 
 def test_help_lists_all_commands_with_their_words(ops):
