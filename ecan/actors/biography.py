@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from ecan.protocol.redact import request_secrets, scrub
+
 if TYPE_CHECKING:
+    from ecan.actors.call import Call
     from ecan.errors import ReplyError
 
 MAX_CRASHES = 5
@@ -100,8 +103,9 @@ class Biography:
             self.crashes = deque(maxlen=MAX_CRASHES)
         self.crashes.append(note)
 
-    def refused(self, at: float, method: str, error: ReplyError) -> None:
-        """Keep an error reply."""
+    def refused(self, at: float, call: Call, error: ReplyError) -> None:
+        """Keep an error reply, without the request's secrets (P16)."""
+        message = scrub(error.message, request_secrets(call.request))
         if self.errors is None:
             self.errors = deque(maxlen=MAX_ERRORS)
-        self.errors.append(ErrorNote(at, method, error.code, error.message[:MAX_MESSAGE_CHARS]))
+        self.errors.append(ErrorNote(at, call.spec.name, error.code, message[:MAX_MESSAGE_CHARS]))

@@ -366,7 +366,7 @@ class Cell(Record):
             return
         if not call.answered:
             self._note_refusal(call, error)
-        self.biography.refused(self._clock.now(), call.spec.name, error)
+        self.biography.refused(self._clock.now(), call, error)
         not_run = error.outcome == "not_run" or call.started_mono == 0.0
         remember = not not_run and not isinstance(error, RetryError)
         self.answer(call, self._error_frame(call, error), remember=remember, letter=letter)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ecan.actors.log_context import request_secrets
 from ecan.errors import ReplyError
-from ecan.observability import get_logger, scrub
+from ecan.observability import get_logger
 from ecan.protocol.codes import ErrorCode
-from ecan.protocol.redact import redact
+from ecan.protocol.redact import redact, request_secrets, scrub
 from ecan.store import LetterRow
 from ecan.store.base import MAX_LETTERS
 
@@ -68,13 +67,21 @@ def record_crash(
         request_id=call.id,
         incarnation=message.incarnation,
         params=_json(redact(call.request.params)),
-        error=scrub(f"{type(error).__name__}: {error}", hidden)[:MAX_ERROR_CHARS],
+        error=error_text(message)[:MAX_ERROR_CHARS],
         traceback=trace[-MAX_TRACE_CHARS:],
         context=dict(cell.slots),
     )
     if guard.crashed(method, cell.sid, clock.mono()):
         log.error("method.suspended", method=method, why=guard.suspended[method])
     return crash_id, letter
+
+
+def error_text(message: SessionCrashed) -> str:
+    """Type and message of a crash, without the secrets of the request that did it (P16)."""
+    call, error = message.call, message.error
+    hidden = request_secrets(call.request) if call is not None else set()
+    text: str = scrub(f"{type(error).__name__}: {error}", hidden)
+    return text
 
 
 def _json(params: Any) -> bytes:

@@ -7,14 +7,12 @@ structlog and in the standard library's logging alike.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ecan.actors.view import SessionView
 from ecan.handlers.context import ConnectionContext, UserContext, current_context
 from ecan.observability import secret_values, tracing
-
-if TYPE_CHECKING:
-    from ecan.protocol.frames import Request
+from ecan.protocol.redact import request_secrets
 
 
 def log_facts() -> dict[str, Any]:
@@ -36,18 +34,10 @@ def log_secrets() -> set[str]:
     """What the request that runs here brought in secret fields. Runs on: any thread."""
     ctx = current_context.get(None)
     if isinstance(ctx, ConnectionContext):
-        return _without_none(ctx.session_id, ctx.token) | secret_values(ctx.params)
+        brought = {secret for secret in (ctx.session_id, ctx.token) if secret}
+        return brought | secret_values(ctx.params)
     if isinstance(ctx, UserContext) and isinstance(ctx.session, SessionView):
         call = ctx.session.cell.pending.get(ctx.request_id)
         if call is not None:
             return request_secrets(call.request)
     return set()
-
-
-def request_secrets(request: Request) -> set[str]:
-    """What a request brought in secret fields."""
-    return _without_none(request.session_id, request.token) | secret_values(request.params)
-
-
-def _without_none(*values: str | None) -> set[str]:
-    return {value for value in values if value}

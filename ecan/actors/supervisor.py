@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecan.actors.arrivals import Arrivals
 from ecan.actors.biography import MAX_MESSAGE_CHARS, CrashNote
-from ecan.actors.crashes import crash_reply, record_crash
+from ecan.actors.crashes import crash_reply, error_text, record_crash
 from ecan.actors.incarnations import Incarnations
 from ecan.actors.lifecycle import Event, State
 from ecan.actors.messages import (
@@ -239,7 +239,7 @@ class SupervisorActor(LoopActor):
     def _tell_of_crash(self, message: SessionCrashed, crash_id: str) -> None:
         cell = message.cell
         method = "" if message.call is None else message.call.spec.name
-        error = f"{type(message.error).__name__}: {message.error}"[:MAX_MESSAGE_CHARS]
+        error = error_text(message)[:MAX_MESSAGE_CHARS]
         cell.biography.crashed(CrashNote(self.env.clock.now(), crash_id, method, error))
         self.env.events.emit(
             "session.crashed",

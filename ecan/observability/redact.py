@@ -76,7 +76,7 @@ def scrub(value: Any, secrets: Collection[str]) -> Any:
     """
     if isinstance(value, str):
         for secret in sorted(secrets, key=len, reverse=True):
-            for form in {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]}:
+            for form in _forms(secret):
                 value = value.replace(form, REDACTED)
         return value
     if value is None or isinstance(value, bool | int | float):
@@ -86,6 +86,12 @@ def scrub(value: Any, secrets: Collection[str]) -> Any:
     if isinstance(value, list | tuple):
         return [scrub(inner, secrets) for inner in value]
     return scrub(repr(value), secrets)
+
+
+def _forms(secret: str) -> set[str]:
+    if secret.isascii() and secret.isalnum():
+        return {secret}
+    return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]}
 
 
 def redact(value: Any, depth: int = 0) -> Any:
