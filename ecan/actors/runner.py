@@ -11,7 +11,7 @@ from ecan.actors.budgets import Metered
 from ecan.errors import ReplyError
 from ecan.handlers.registry import Final, Kind
 from ecan.protocol.codes import ErrorCode
-from ecan.runtime import ProcessDied, ProcessRenewedError, WorkerFailure, task_stack
+from ecan.runtime import ProcessRenewedError, WorkerFailure, task_stack
 
 if TYPE_CHECKING:
     from ecan.actors.call import Call
@@ -233,10 +233,6 @@ async def _run_in_process(actor: SessionActor, call: Call, meter: Metered) -> An
             return await job.future
         except ProcessRenewedError:
             continue
-        except ProcessDied:
-            # Nobody knows; what has to be killed has mostly computed all the time.
-            meter.cpu_s += max(0.0, actor.env.clock.mono() - call.started_mono)
-            raise
         finally:
             meter.cpu_s += job.cpu_s
 

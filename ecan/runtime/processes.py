@@ -16,6 +16,7 @@ import logging
 import multiprocessing
 import os
 import threading
+import time
 from collections import deque
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
@@ -70,7 +71,8 @@ class ProcessJob:
 
     Attributes:
         future: its result, on the loop. Cancelling it does not stop the function.
-        cpu_s: CPU seconds of the process for it, as soon as there is an answer.
+        cpu_s: CPU seconds of the process for it, as soon as it is done; of one that died,
+            how long it had the job: what has to be killed has mostly computed all the time.
     """
 
     __slots__ = ("_lane", "_owner", "cpu_s", "future", "generation", "killed", "request")
@@ -265,6 +267,7 @@ class _Owner:
                 lane._changed.wait()  # noqa: SLF001
 
     def _run(self, job: ProcessJob) -> tuple[Any, Exception | None]:
+        began_s = time.monotonic()
         try:
             process, pipe = self._alive_process()
             # RACE: killed while the process was starting, when there was nothing to
@@ -276,12 +279,15 @@ class _Owner:
                 # RACE: a process takes a while to start, and `renew` may come meanwhile.
                 if job.generation != self._lane.generation:
                     return None, ProcessRenewedError()
+            began_s = time.monotonic()
             pipe.send_bytes(job.request)
             wait([pipe, process.sentinel])
             answer: Answer | None = pipe.recv() if pipe.poll() else None
         except (EOFError, OSError):
+            job.cpu_s = time.monotonic() - began_s
             return None, ProcessDied(self._bury())
         if answer is None:
+            job.cpu_s = time.monotonic() - began_s
             return None, ProcessDied(self._bury())
         job.cpu_s = answer.cpu_s
         if answer.declared is not None:
