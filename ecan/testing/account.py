@@ -177,7 +177,8 @@ class Account:
                 self.broken(f"epoch {cursor.epoch} became {epoch}: no number was lost", tab)
             cursor.epoch, cursor.last = epoch, 0
         if result["status"] == "gap":
-            first, last = result["from"], result["to"]
+            # Without numbers: those that were lost are void in the new epoch.
+            first, last = result.get("from", 1), result.get("to", 0)
             if first != cursor.last + 1:
                 self.broken(f"a gap from {first} told to a tab that has seen {cursor.last}", tab)
             self.gaps.append((tab, first, last))

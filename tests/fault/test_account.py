@@ -152,6 +152,11 @@ def test_numbers_that_start_over(account):
     loses.resumed("a", resumed(seq=5), 0)
     loses.resumed("a", resumed(epoch="e2", seq=0), 1)
     loses.push("a", push(1, epoch="e2"))
+    loses.resumed("a", resumed(status="gap", epoch="e3", seq=1), 1)
+    loses.push("a", push(1, epoch="e3"))
+    loses.resumed("a", resumed(status="gap", epoch="e4", **{"from": 1, "to": 4}, seq=4), 1)
+    loses.push("a", push(5, epoch="e4"))
+    assert len(loses.gaps) == 2
 
 
 def test_an_incarnation_that_goes_back(account):
