@@ -178,6 +178,33 @@ class TestCommandLine:
         assert "3 seeds, 30 steps, 0 failures" in printed
         assert "process.starts" in printed
 
+    def test_the_first_failure_of_many_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from ecan.testing.simulator import __main__ as command
+
+        def broken(job: tuple[int, int]) -> Report:
+            failure = Failure(promise="P8", story="too much", step=1, lines=())
+            return Report(
+                seed=job[0],
+                steps=job[1],
+                features=FEATURES,
+                digest="",
+                counts=Counter(),
+                failure=failure,
+            )
+
+        monkeypatch.setattr(command, "run_job", broken)
+        monkeypatch.setattr(command, "shrink", lambda report: report)
+        assert main(["--seeds", "5-9", "--jobs", "1"]) == 1
+        printed = capsys.readouterr().out
+        assert "seed 5 breaks P8" in printed
+        assert "1 seeds" in printed
+
+    def test_two_processes_share_the_seeds(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["--seeds", "1-4", "--steps", "3", "--jobs", "2"]) == 0
+        assert "4 seeds, 12 steps, 0 failures" in capsys.readouterr().out
+
     def test_features_can_be_left_out(self) -> None:
         """Without kills there is one process, and the one after the last drain."""
         features = tuple(name for name in FEATURES if name not in ("kill", "drain"))
