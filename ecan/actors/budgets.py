@@ -11,7 +11,7 @@ Cloudflare's rate limiter has it: https://blog.cloudflare.com/counting-things-a-
 from __future__ import annotations
 
 import math
-import time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ecan.errors import HandlerError, ReplyError
@@ -383,23 +383,27 @@ class Metered:
         return self
 
     def __next__(self) -> Any:
-        return self.send(None)
+        began = perf_counter()
+        try:
+            return self.cr_await.send(None)
+        finally:
+            self.cpu_s += perf_counter() - began
 
     def send(self, value: Any) -> Any:
         """One step."""
-        began = time.perf_counter()
+        began = perf_counter()
         try:
             return self.cr_await.send(value)
         finally:
-            self.cpu_s += time.perf_counter() - began
+            self.cpu_s += perf_counter() - began
 
     def throw(self, *error: Any) -> Any:
         """One step, with an exception."""
-        began = time.perf_counter()
+        began = perf_counter()
         try:
             return self.cr_await.throw(*error)
         finally:
-            self.cpu_s += time.perf_counter() - began
+            self.cpu_s += perf_counter() - began
 
     def close(self) -> None:
         """It is thrown away."""

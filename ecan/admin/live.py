@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from ecan.config import LoginRateLimit
 
 
+def _look_at_budgets(port: AdminPort) -> None:
+    for cell in port.directory:
+        if cell.usage is not None:
+            cell.usage.look_mono = 0.0  # at its next request
+
+
 def live_settings(port: AdminPort) -> dict[str, Callable[[Any], object] | None]:
     """By variable; None: whoever uses it reads it each time."""
 
@@ -23,6 +29,9 @@ def live_settings(port: AdminPort) -> dict[str, Callable[[Any], object] | None]:
     def rate_limit(_value: object) -> None:
         for cell in port.directory:
             cell.bucket = None  # the next frame makes one
+
+    def budgets(_value: object) -> None:
+        _look_at_budgets(port)
 
     def mailbox_size(size: int) -> None:
         for cell in port.directory:
@@ -42,6 +51,13 @@ def live_settings(port: AdminPort) -> dict[str, Callable[[Any], object] | None]:
         "ECAN_SESSION_TIMEOUT": timeouts,
         "ECAN_PASSIVATE_AFTER": timeouts,
         "ECAN_PASSIVATE_DETACHED_AFTER": timeouts,
+        "ECAN_BUDGET_CPU": budgets,
+        "ECAN_BUDGET_WALL": budgets,
+        "ECAN_BUDGET_SENT": budgets,
+        "ECAN_BUDGET_BACKLOG": budgets,
+        "ECAN_BUDGET_QUEUED": budgets,
+        "ECAN_BUDGET_STATE": budgets,
+        "ECAN_BUDGET_WINDOWS": None,
         "ECAN_MAX_SESSIONS": None,
         "ECAN_MAX_SESSIONS_PER_USER": None,
         "ECAN_MAX_CONNECTIONS": None,

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecan.config.parsers import BadValueError, LoginRateLimit, RateLimit
+from ecan.config.parsers import BadValueError, Budget, LoginRateLimit, RateLimit
 from ecan.config.settings import fields
 from ecan.errors import ConfigError
 
@@ -94,7 +94,9 @@ class LiveSettings:
 def text_of(field: attrs.Attribute[Any], value: Any) -> str:  # noqa: PLR0911 - one for each type
     """A value as it could stand in the environment; empty for None."""
     if value is None:
-        return ""
+        return "off" if field.metadata["allowed"].startswith("off") else ""
+    if isinstance(value, Budget):
+        return f"{value.soft:.15g}/{value.hard:.15g}"
     if isinstance(value, bool):
         first, _, second = field.metadata["allowed"].partition(" or ")
         return str(second if value else first)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ecan.admin.client import AsyncClient, RefusedError
 from ecan.config.parsers import LoginRateLimit, RateLimit
 from ecan.errors import ReloadError
 from ecan.testing import ADMIN_PASSWORD, Client, running_app
@@ -366,6 +367,43 @@ async def test_watchers_hear_of_a_reload(server, shop):
     await server.app.reload_handlers()
     (event,) = watcher.take()
     assert (event["kind"], event["reloaded"]) == ("handlers.reloaded", [shop.name])
+
+
+async def test_operators_reload_over_the_admin_socket(server, shop):
+    """The answer of a refusal says why, in words and for programs."""
+    async with server.admin() as operator:
+        shop.write(2)
+        assert (await operator.call("handlers.reload"))["reloaded"] == [shop.name]
+        shop.write(3, more="nowhere.to_be_found\n")
+        with pytest.raises(RefusedError) as refused:
+            await operator.call("handlers.reload")
+        assert "NameError" in refused.value.error["message"]
+        assert refused.value.error["data"]["details"]["file"] == str(shop.path)
+
+
+async def test_killed_after_a_reload_with_one_session_migrated_nothing_is_mixed(tmp_path):
+    """The same by a reload of the running server: kill -9 right behind the first migration."""
+    shop = Shop(tmp_path)
+    env = {"ECAN_HANDLERS": shop.name, "ECAN_ADMIN_PASSWORD": ADMIN_PASSWORD}
+    process = ServerProcess(tmp_path, env)
+    sessions = []
+    with process:
+        async with Client(process.url) as one, Client(process.url) as two:
+            for client, price in ((one, 3), (two, 5)):
+                await session(client)
+                await client.call("shop.add", {"n": price})
+                sessions.append(client.session)
+            shop.write(2, field="cents", more=TO_CENTS)
+            async with AsyncClient(tmp_path / "data" / "admin.sock") as operator:
+                answer = await operator.call("handlers.reload")
+            assert answer["migrated"] == {"cart": 2}
+            assert await one.call("shop.add", {"n": 1}) == [2, 301]
+            process.kill()
+    with process:
+        for number, cents in enumerate((302, 501)):
+            async with Client(process.url) as client:
+                await client.resume(sessions[number])
+                assert await client.call("shop.add", {"n": 1}) == [2, cents]
 
 
 async def test_killed_between_two_migrations_every_slot_has_one_form(tmp_path):

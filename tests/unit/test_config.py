@@ -9,6 +9,7 @@ import pytest
 
 from ecan import config
 from ecan.config import LoginRateLimit, RateLimit, Settings, SettingsError
+from ecan.config.parsers import Budget
 from ecan.errors import ConfigError
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - the documented default
@@ -69,6 +70,10 @@ def test_an_empty_variable_counts_as_not_set():
         ("ECAN_RATE_LIMIT", "10/50", "rate_limit", RateLimit(10, 50)),
         ("ECAN_RATE_LIMIT", "0.1", "rate_limit", RateLimit(0.1, 1)),
         ("ECAN_RATE_LIMIT", "0", "rate_limit", RateLimit(0, 0)),
+        ("ECAN_BUDGET_CPU", "20/50", "budget_cpu_s", Budget(20, 50)),
+        ("ECAN_BUDGET_WALL", "500ms/1m", "budget_wall_s", Budget(0.5, 60)),
+        ("ECAN_BUDGET_STATE", "1MiB/4MiB", "budget_state_bytes", Budget(2**20, 2**22)),
+        ("ECAN_BUDGET_SENT", "off", "budget_sent_bytes", None),
         ("ECAN_LOGIN_RATE_LIMIT", "5/min", "login_rate_limit", LoginRateLimit(5, 60)),
         ("ECAN_LOGIN_RATE_LIMIT", "10/s", "login_rate_limit", LoginRateLimit(10, 1)),
         ("ECAN_LOGIN_RATE_LIMIT", "0", "login_rate_limit", LoginRateLimit(0, 60)),
@@ -109,6 +114,10 @@ def test_trusted_proxies_are_networks():
         ("ECAN_WS_PORT", "²"),
         ("ECAN_SESSION_TIMEOUT", "0"),
         ("ECAN_SESSION_TIMEOUT", "1 week"),
+        ("ECAN_BUDGET_CPU", "50"),
+        ("ECAN_BUDGET_CPU", "50/20"),
+        ("ECAN_BUDGET_CPU", "0/20"),
+        ("ECAN_BUDGET_STATE", "1MiB/lots"),
         ("ECAN_SESSION_TIMEOUT", "nan"),
         ("ECAN_SESSION_TIMEOUT", "-5s"),
         ("ECAN_TOKEN_TTL", "500ms"),
