@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 
 import pytest
@@ -76,6 +77,22 @@ async def _until(condition) -> None:
             await asyncio.sleep(0.01)
 
 
+async def _read_late(app, client) -> None:
+    """The client takes nothing for a moment, so that the server's socket buffers."""
+    for wire in app.gateway._open.values():
+        wire.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
+        )
+    client.ws.transport.pause_reading()
+    pushed = await client.start(
+        "debug.push", {"method": "large", "params": "x" * 300_000, "count": 3}
+    )
+    await asyncio.sleep(0.1)
+    client.ws.transport.resume_reading()
+    await pushed
+    await _until(lambda: sum(app.metrics.send.counts))
+
+
 async def _everything(running, client, other) -> None:
     """Each thing that is counted, at least once."""
     app = running.app
@@ -87,6 +104,7 @@ async def _everything(running, client, other) -> None:
     await client.call("debug.incr", {"key": "n"}, id="again")
     await client.call("debug.incr", {"key": "n"}, id="again")
     await client.error("no.such.method")
+    await _read_late(app, client)
     slow = await client.start("notes.slow", {"wait_s": 0.2})
     await other.call("notes.slow", {"wait_s": 0.0})
     assert (await slow)["status"] == "success"
@@ -171,6 +189,7 @@ async def test_every_metric_moves_and_no_label_is_an_id(running):
         assert _total(after, f"ecan_{name}_count") > 0, name
     for status in ("success", "timeout", "crashed"):
         assert _total(after, "ecan_requests_total", status=status) > 0, status
+    assert app.metrics.send.total >= 0.05
     assert {name for name in MEMORY_AND_MORE if not _total(after, name)} == set()
 
     labels = {pair for samples in (during, after) for _, pairs in samples for pair in pairs}
