@@ -59,10 +59,14 @@ class Arrivals:
 
     def open(self, message: OpenSession) -> None:
         """Create a session, within the caps of server and user."""
-        if self._directory.total >= self._env.settings.max_sessions:
-            self._refuse(message, "The server has as many sessions as it takes.")
-            return
-        self._spawn(self._create(message), message.reply)
+        if not self._is_full(message):
+            self._spawn(self._create(message), message.reply)
+
+    def _is_full(self, message: OpenSession) -> bool:
+        if self._directory.total < self._env.settings.max_sessions:
+            return False
+        self._refuse(message, "The server has as many sessions as it takes.")
+        return True
 
     def _refuse(self, message: OpenSession, problem: str) -> None:
         self._metrics.rejected("session_limit")
@@ -80,6 +84,8 @@ class Arrivals:
         except StoreError as error:
             refuse(message.reply, error)
             return
+        if self._is_full(message):
+            return  # RACE: others came while the user's sessions were counted
         opened = self._new(message.user)
         cell = opened.cell
         if message.origin is not None:

@@ -15,6 +15,7 @@ from edge_kit import Process, cell_of, eventually
 
 from ecan.admin.client import AsyncClient, RefusedError
 from ecan.admin.table import COMMANDS
+from ecan.errors import StoreUnavailableError
 from ecan.testing import ADMIN_PASSWORD, running_app
 
 QUICK = {"passivate_after_s": 3600.0, "passivate_detached_after_s": 3600.0}
@@ -230,7 +231,7 @@ async def test_a_stuck_session_is_seen_with_method_and_stack_and_killed(server, 
 
         await operator.call("sessions.kill", {"sid": sid, "reason": "killed"})
         assert (await request)["error"]["code"] == "SESSION_CLOSED"
-        assert (await client.closed())[0] == 4003
+        assert (await client.closed())[0] == 4501
         (stalled,) = (await operator.call("status"))["stalled"]
         assert stalled["abandoned"]
         await until(operator, "status", lambda answer: not answer["stalled"])
@@ -713,3 +714,62 @@ def test_the_tests_name_every_command():
         c.name for c in COMMANDS if c.name not in text and not c.name.startswith("deadletters")
     ]
     assert missing == []
+
+
+# -- lists --------------------------------------------------------------------------------
+
+
+async def test_a_list_without_its_store_shows_what_is_in_memory(
+    server, operator, client, monkeypatch
+):
+    """Trouble is said; an operator needs the list most when something is wrong."""
+    made = await operator.call("sessions.create", {"user": "admin"})
+    cell = server.app.directory.get(made["sessions"][0]["sid"])
+    await operator.call("sessions.passivate", {"sid": cell.sid})
+    await eventually(lambda: cell.state == "passivated")
+    server.app.directory.evict(cell)
+
+    async def broken(*_args, **_options):
+        raise StoreUnavailableError("disk I/O error")
+
+    monkeypatch.setattr(server.app.store, "sessions", broken)
+    answer = await operator.call("sessions.list")
+    assert [row["sid"] for row in answer["sessions"]] == [sid_of(client)]
+    assert (answer["trouble"], answer["total"]) == ("disk I/O error", 2)
+
+
+async def test_lists_are_filtered_by_user_and_state(server, operator, client):
+    """In memory and at rest; a user nobody knows has none."""
+    await server.add_user("ann")
+    made = await operator.call("sessions.create", {"user": "ann", "count": 3})
+    sids = {row["sid"] for row in made["sessions"]}
+    resting = server.app.directory.get(made["sessions"][0]["sid"])
+    await operator.call("sessions.passivate", {"sid": resting.sid})
+    await eventually(lambda: resting.state == "passivated")
+    server.app.directory.evict(resting)
+
+    async def listed(**params):
+        return {row["sid"] for row in (await operator.call("sessions.list", params))["sessions"]}
+
+    assert await listed(user="ann") == sids
+    assert await listed(user="ann", state="active") == sids - {resting.sid}
+    assert await listed(user="ann", state="passivated") == {resting.sid}
+    assert await listed(state="active") == (sids - {resting.sid}) | {sid_of(client)}
+    assert await listed(user="nobody") == set()
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "bnVsbA", "WzEsMiwzXQ", "WyJ1c2VyIixudWxsLCIiXQ"])
+async def test_a_cursor_of_no_page_is_refused(server, operator, cursor):
+    """Garbage, or of another order."""
+    error = await refusal(operator, "sessions.list", cursor=cursor)
+    assert (error["code"], error["data"]["problems"][0]["path"]) == (-32602, "params.cursor")
+
+
+async def test_budgets_change_live_and_are_in_the_biography(server, operator, client):
+    """With what is used of them."""
+    await client.call("debug.incr", {"key": "n"})
+    await operator.call("settings.set", {"name": "ECAN_BUDGET_STATE", "value": "1KiB/2KiB"})
+    shown = await operator.call("sessions.show", {"sid": sid_of(client)})
+    assert shown["budget"]["state_bytes"] == {"used": 1, "soft": 1024, "hard": 2048}
+    error = await client.error("debug.state_set", {"key": "x", "value": "x" * 3000})
+    assert error["code"] == "STATE_TOO_LARGE"
