@@ -65,6 +65,9 @@ class SlotMigrations:
         return encode(name, value)
 
 
+_NONE = SlotMigrations()
+
+
 @attrs.define(eq=False)
 class Migrations:
     """The migrations of one generation of handlers.
@@ -84,9 +87,7 @@ class Migrations:
             ReplyError: BUSY, newer code wrote the slot while this one still ran.
             SlotError: newer code wrote it, and older code was deployed.
         """
-        declared = self.by_slot.get(name)
-        if declared is None:
-            return None
+        declared = self.by_slot.get(name, _NONE)
         version = versions_of(slots).get(name, 0)
         if version == len(declared.steps):
             return None
@@ -100,7 +101,10 @@ class Migrations:
                 outcome="not_run",
                 retry_after_ms=100,
             )
-        raise SlotError(name, _from_the_future(version, len(declared.steps)))
+        known = len(declared.steps)
+        raise SlotError(
+            name, f"has version {version}, was written by newer code; this one knows {known}"
+        )
 
     def migrate(self, name: str, slots: Mapping[str, bytes]) -> bytes | None:
         """A stored slot in today's form; None: it has it already. Raises as `of`, and SlotError."""
@@ -116,11 +120,11 @@ class Migrations:
         before = versions_of(slots)
         after = dict(before)
         for name, data in changed.items():
-            declared = self.by_slot.get(name)
-            if data is None:
+            version = len(self.by_slot.get(name, _NONE).steps)
+            if data is None or version == 0:
                 after.pop(name, None)
-            elif declared is not None and declared.steps:
-                after[name] = len(declared.steps)
+            else:
+                after[name] = version
         return orjson.dumps(after) if after != before else None
 
 
@@ -132,10 +136,6 @@ def versions_of(slots: Mapping[str, bytes]) -> dict[str, int]:
     data = slots.get(VERSIONS)
     versions: dict[str, int] = orjson.loads(data) if data is not None else {}
     return versions
-
-
-def _from_the_future(version: int, known: int) -> str:
-    return f"has version {version}, was written by newer code; this one knows {known}"
 
 
 def gather(tables: Iterable[tuple[str, object]]) -> Migrations:
@@ -168,7 +168,7 @@ def gather(tables: Iterable[tuple[str, object]]) -> Migrations:
             if not all(callable(step) for step in one.steps):
                 raise ConfigError("ECAN_HANDLERS", module, f"MIGRATIONS[{name!r}]: not a function")
             by_slot[name], owners[name] = one, module
-    return Migrations(by_slot) if by_slot else NO_MIGRATIONS
+    return Migrations(by_slot)
 
 
 # -- rehearsal ---------------------------------------------------------------------------
@@ -186,7 +186,12 @@ class Problem:
 class Rehearsal:
     """Migrates stored slots into nothing, and counts. Runs on: any thread, one at a time.
 
+    Args:
+        migrations: to be rehearsed.
+        before: those in force; slots of theirs that are declared no more must have no version.
+
     Attributes:
+        names: of the slots to look at.
         behind: by slot, how many will be migrated.
         problems: the first of them.
         failed: how many there are.
@@ -194,8 +199,10 @@ class Rehearsal:
 
     MAX_PROBLEMS = 20
 
-    def __init__(self, migrations: Migrations) -> None:
+    def __init__(self, migrations: Migrations, before: Migrations) -> None:
+        migrations = Migrations({**dict.fromkeys(before.by_slot, _NONE), **migrations.by_slot})
         self.migrations = migrations
+        self.names = [*migrations.by_slot, VERSIONS]
         self.behind: dict[str, int] = {}
         self.problems: list[Problem] = []
         self.failed = 0

@@ -330,7 +330,8 @@ class Registry:
 
     def replace_by(self, other: Registry) -> None:
         """Have the methods of another registry from now on (ADR 12)."""
-        self.migrations.superseded = self.migrations is not NO_MIGRATIONS
+        if self.migrations is not NO_MIGRATIONS:  # which is everybody's
+            self.migrations.superseded = True
         self._specs, self.migrations = other._specs, other.migrations
 
     def get(self, name: str) -> MethodSpec | None:

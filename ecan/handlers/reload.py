@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ecan.errors import ReloadError, StoreError
-from ecan.handlers.migrations import VERSIONS, Rehearsal
+from ecan.handlers.migrations import Rehearsal
 from ecan.observability import get_logger
 
 if TYPE_CHECKING:
@@ -108,14 +108,13 @@ class Reloader:
 
     async def _rehearse(self, migrations: Migrations) -> dict[str, int]:
         """Migrate all stored slots into nothing; how many there are of each."""
-        if not migrations.by_slot:
+        rehearsal = Rehearsal(migrations, self._registry.migrations)
+        if not rehearsal.migrations.by_slot:
             return {}
-        rehearsal = Rehearsal(migrations)
-        names = [*migrations.by_slot, VERSIONS]
         cursor: str | None = None
         while True:
             try:
-                page = await self._store.slots(names, PAGE, cursor)
+                page = await self._store.slots(rehearsal.names, PAGE, cursor)
             except StoreError as error:
                 raise ReloadError(f"the stored slots cannot be read: {error}", {}) from error
             await self._look_at(rehearsal, page.sessions)

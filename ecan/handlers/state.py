@@ -62,7 +62,7 @@ class State(MutableMapping[str, Any]):
         data = self._committed[name]
         if name == VERSIONS:
             raise KeyError(name)
-        if self._migrations.by_slot:
+        if self._migrations.by_slot or VERSIONS in self._committed:
             migrated = self._migrations.migrate(name, self._committed)
             if migrated is not None:
                 if self._migrated is None:
@@ -139,7 +139,7 @@ class State(MutableMapping[str, Any]):
                 continue
             type_ = self._types.get(name)
             after = encode(name, value, type_)
-            stale = bool(self._migrations.by_slot) and self._is_stale(name)
+            stale = before is not None and bool(self._migrations.by_slot) and self._is_stale(name)
             if after == before and not stale:
                 continue
             if stale:  # written whatever it is, with its new version
@@ -150,14 +150,14 @@ class State(MutableMapping[str, Any]):
                 self._check_writable(name)
                 check_round_trip(name, value, after, type_)
             changed[name] = after
-        if changed and self._migrations.by_slot:
+        if changed and (self._migrations.by_slot or VERSIONS in self._committed):
             versions = self._migrations.stamp(self._committed, changed)
             if versions is not None:
                 changed[VERSIONS] = versions
         return changed
 
     def _is_stale(self, name: str) -> bool:
-        return name in self._committed and (self._migrations.of(name, self._committed) is not None)
+        return self._migrations.of(name, self._committed) is not None
 
     @staticmethod
     def _is_untouched(name: str, type_: Any, before: bytes | None, after: bytes) -> bool:

@@ -332,9 +332,7 @@ async def test_a_concurrent_request_of_old_code_that_meets_a_new_slot_may_try_ag
         await OPEN.wait()
         return ctx.slot("cart", Cart).{field}
     """
-    old = more + "\n    from ecan.handlers.migrations import SlotMigrations\n"
-    old += '\n    MIGRATIONS = {"cart": SlotMigrations()}\n'
-    shop.write(1, more=old, names=", peek")
+    shop.write(1, more=more, names=", peek")
     await server.app.reload_handlers()
     async with server.client() as client:
         await session(client)

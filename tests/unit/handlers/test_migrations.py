@@ -161,6 +161,23 @@ def test_a_slot_of_newer_code_is_refused():
         State(future, migrations=ONE).slot("cart", Cart)
 
 
+def test_a_slot_with_a_version_is_not_for_code_that_declares_nothing():
+    """It was a migrated one; older code, or code that lost its declaration, would misread it."""
+    slots = {"cart": b'{"cents":300}', VERSIONS: b'{"cart":1}', "other": b"1"}
+    state = State(slots)
+    assert state["other"] == 1
+    with pytest.raises(SlotError, match="version 1, was written by newer code; this one knows 0"):
+        state["cart"]
+    state["cart"] = {"price": 3}
+    assert state.changes() == {"cart": b'{"price":3}', VERSIONS: b"{}"}
+
+
+def test_a_rehearsal_of_code_that_lost_its_declaration_names_the_sessions():
+    rehearsal = Rehearsal(NO_MIGRATIONS, ONE)
+    rehearsal.look_at([("new", {"cart": b"{}", VERSIONS: b'{"cart":1}'}), ("old", dict(OLD))])
+    assert [problem.sid for problem in rehearsal.problems] == ["new"]
+
+
 def test_superseded_code_that_meets_a_newer_slot_is_told_to_try_again():
     old = Migrations({"cart": SlotMigrations()}, superseded=True)
     future = {"cart": b"{}", VERSIONS: b'{"cart":1}'}
@@ -171,7 +188,7 @@ def test_superseded_code_that_meets_a_newer_slot_is_told_to_try_again():
 
 
 def test_a_module_without_declarations_costs_nothing():
-    assert gather([("shop", None), ("bill", {})]) is NO_MIGRATIONS
+    assert gather([("shop", None), ("bill", {})]).by_slot == {}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +206,8 @@ def test_two_modules_may_not_migrate_the_same_slot():
 
 
 def test_a_rehearsal_counts_what_is_behind_and_names_what_fails():
-    rehearsal = Rehearsal(ONE)
+    rehearsal = Rehearsal(ONE, NO_MIGRATIONS)
+    assert rehearsal.names == ["cart", VERSIONS]
     rehearsal.look_at(
         [
             ("good", dict(OLD)),
