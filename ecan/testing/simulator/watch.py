@@ -197,10 +197,7 @@ class Watch:
             request = self._model.requests.get(request_id)
             if number != link.number or request is None or request.answered:
                 continue
-            if request.control:  # taken until the very end of a drain
-                continue
-            over = self._model.is_over(request.session.sid)
-            if request.accepted_life == self._model.life and not over:
+            if request.accepted_life == self._model.life:
                 self._trace.broken("P14", f"{link} closed without an answer to {request!r}")
 
     def lost(self, link: Link) -> None:
