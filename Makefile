@@ -1,5 +1,5 @@
 # eCan.ai Web. `make help` lists the verbs. Everything is installed into this folder
-# (.venv, gui_v2/node_modules); only `make chromium` installs a system package.
+# (.venv, gui_v2/node_modules); only `make chromium` and `make promtool` install system packages.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -11,7 +11,7 @@ GUI_SOURCES := $(shell find gui_v2/src gui_v2/public -type f 2>/dev/null) gui_v2
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint types imports cov e2e gui gui-dev gui-test chromium bench bench-smoke soak lock clean py-test setup
+.PHONY: help run test check fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke soak lock clean py-test setup
 
 help: ## List the verbs.
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -49,7 +49,7 @@ py-test: $(PY_READY)
 gui-test: $(GUI_READY) ## Test, type-check and lint the browser app.
 	cd gui_v2 && npm run --silent types && npm run --silent lint && npm run --silent test
 
-check: lint types imports cov gui-test e2e bench-smoke ## What CI runs.
+check: lint types imports cov gui-test e2e bench-smoke promtool ## What CI runs.
 
 fmt: $(PY_READY) ## Format the Python code.
 	$(BIN)/ruff format .
@@ -76,6 +76,15 @@ chromium: ## Install Debian's chromium (system package) if there is none.
 	  echo "installing the system packages chromium and fonts-noto-cjk (for make e2e)"; \
 	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; }
+
+promtool: ## Check the alert rules (Debian's prometheus, a system package, is installed if there is none).
+	@command -v promtool >/dev/null || { \
+	  echo "installing the system package prometheus (for make promtool; its service is not needed)"; \
+	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null; }
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool check config --syntax-only deploy/prometheus/prometheus.yml
+	promtool test rules deploy/prometheus/alerts_test.yml
 
 gui: $(GUI_DIST) ## Build the browser app into gui_v2/dist.
 

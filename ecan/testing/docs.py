@@ -82,6 +82,7 @@ TABLES: dict[str, Callable[[], str]] = {
 PAGES = (
     ROOT / "docs" / "operators" / "running.md",
     ROOT / "docs" / "operators" / "ops.md",
+    ROOT / "docs" / "operators" / "runbook.md",
     ROOT / "docs" / "developers" / "lifecycle.md",
 )
 
