@@ -27,6 +27,9 @@ MAX_UNDER_WAY = 200
 FIRST_RETRY_S, MAX_RETRY_S = 0.05, 1.0
 """Before connecting again; doubling, jittered."""
 
+ARRIVAL_PATIENCE_S = 120.0
+"""How long to be told to come later, before the plan starts."""
+
 LEAST_REJECTING_CODE = 4500
 """Close codes from here on say: do not come back (CONTRACT §2)."""
 
@@ -91,14 +94,16 @@ class Session:
             WireError: that did not work.
         """
         await self._open_wire()
+        name, password = self._account
+        method, params = "login", {"username": name, "password": password}
         if self._credentials:
-            reply = await self._ask("session.resume", self._credentials, self._bound)
-        else:
-            name, password = self._account
-            params = {"username": name, "password": password}
-            reply = await self._ask("login", params, self._bound)
-        if not reply.ok:
-            raise WireError(f"the server refused the session: {reply.error}")
+            method, params = "session.resume", self._credentials
+        end = time.monotonic() + ARRIVAL_PATIENCE_S
+        while not (reply := await self._ask(method, params, self._bound)).ok:
+            error = reply.error or {}
+            if not error.get("retryable") or time.monotonic() > end:
+                raise WireError(f"{method}: {error.get('code')}: {error.get('message', '')}")
+            await asyncio.sleep(min(MAX_RETRY_S, error.get("retry_after_ms", 500) / 1000))
         self.connected = True
 
     async def verify(self) -> int:

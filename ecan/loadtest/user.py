@@ -12,6 +12,7 @@ from ecan.loadtest.session import Session
 from ecan.loadtest.wire import WireError
 
 if TYPE_CHECKING:
+    from ecan.loadtest.plan import Call
     from ecan.loadtest.requests import Pending, Reply
     from ecan.loadtest.world import World
 
@@ -125,6 +126,14 @@ class User(Session):
         pending = self.make("debug.incr", {"key": key}, self._due, self._phase)
         self.checks.counter(key)
         pending.counter = key
+        return await self._run(pending)
+
+    async def do(self, call: Call) -> Reply:
+        """A call of a mix, in a closed loop."""
+        pending = self.make(call.method, call.full_params, self._due, self._phase)
+        if call.counter is not None:
+            self.checks.counter(call.counter)
+            pending.counter = call.counter
         return await self._run(pending)
 
     async def _run(self, pending: Pending) -> Reply:
