@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from typing import get_args
 
 import pytest
 
+from ecan.admin.params import SortKey
+from ecan.admin.table import COMMANDS
+from ecan.config import markdown_table
 from ecan.observability import Metrics
 from ecan.observability.metrics import GAUGES
 from ecan.protocol.codes import CLOSE_CODES, ERROR_CODES
@@ -127,3 +131,18 @@ def test_every_code_has_its_place_in_the_runbook():
     missing = {code for code in ERROR_CODES if f"**{code}**" not in RUNBOOK}
     assert missing == set()
     assert {code for code in CLOSE_CODES if f"**{int(code)}**" not in RUNBOOK} == set()
+
+
+def test_every_command_of_the_runbook_exists():
+    """A command that an operator types at night has to be there, with its options."""
+    used = re.findall(r"ecan ops ([a-z]+(?: [a-z]+)?)", RUNBOOK)
+    assert len(used) > 30
+    known = {command.name.replace(".", " ") for command in COMMANDS}
+    assert {one for one in used if one not in known and one.split()[0] not in known} - {
+        "finds no"
+    } == set()
+    orders = set(re.findall(r"--sort (\w+)", RUNBOOK))
+    assert orders <= set(get_args(SortKey))
+    settings = set(re.findall(r"\bECAN_[A-Z_]+\b", RUNBOOK))
+    variables = set(re.findall(r"^\| `(ECAN_\w+)`", markdown_table(), flags=re.MULTILINE))
+    assert settings - variables == set()

@@ -181,3 +181,34 @@ def test_tests_can_capture_events():
     with structlog.testing.capture_logs() as events:
         log.info("a.b", n=1)
     assert events == [{"event": "a.b", "n": 1, "log_level": "info"}]
+
+
+def test_a_line_says_what_runs_where_it_is_written():
+    """Asked for per line; what the line says itself counts more."""
+    stream = io.StringIO()
+    configure("INFO", "json", stream, facts=lambda: {"sid": "abc", "method": "ping"})
+    get_logger("ecan.test").info("one.line", method="pong")
+    logging.getLogger("shop").info("another line")
+    first, second = _lines(stream)
+    assert (first["sid"], first["method"]) == ("abc", "pong")
+    assert (second["sid"], second["method"]) == ("abc", "ping")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_p16_the_secrets_of_what_runs_are_in_no_text(form):
+    """P16: in messages, values, tracebacks and reprs, however they are quoted."""
+    stream = io.StringIO()
+    secret = "tok\"en\\with'quotes"
+    configure("INFO", form, stream, secrets=lambda: {secret, "7312"})
+    try:
+        raise ValueError(f"no {secret!r} here, nor {secret}")
+    except ValueError as error:
+        get_logger("ecan.test").exception(
+            "it.failed", problem=error, rows=[{"n": 7312, "text": secret}], fine=(1, None, True)
+        )
+    logging.getLogger("shop").warning("plain %s", secret)
+    written = stream.getvalue()
+    for form_of_it in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], "7312"):
+        assert form_of_it not in written
+    assert written.count("[redacted]") >= 6
+    assert "ValueError" in written
