@@ -77,6 +77,9 @@ class AdminServer:
         Raises:
             ConfigError: names ECAN_ADMIN_SOCKET.
         """
+        if not files.AVAILABLE:  # pragma: no cover - Windows
+            log.warning("admin.unavailable", reason="this system has no Unix sockets")
+            return
         bound = files.bind(self._path)
         self._identity = files.identity(self._path)
         try:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SETTING = "ECAN_ADMIN_SOCKET"
 
+AVAILABLE = hasattr(socket, "AF_UNIX")
+"""Whether this system has Unix sockets at all."""
+
 MAX_PATH_BYTES = 107
 """Of ``sun_path`` on Linux, without the final NUL; others have three bytes less."""
 

@@ -20,6 +20,7 @@ from ecan.cli import backup as cli
 from ecan.store import Commit, DocumentWrite, Facts, LedgerRow, SessionRow, Snapshot
 from ecan.store.backup import back_up
 from ecan.store.sqlite import SqliteStore
+from ecan.store.sqlite_db import load_migrations
 from ecan.store.users import UserStore
 
 TERMINAL = SimpleNamespace(isatty=lambda: True)
@@ -156,7 +157,7 @@ def test_the_manifest_says_what_is_in_it(run, data_dir, tmp_path, compressed):
         assert tar.getnames() == ["manifest.json", "accounts.sqlite3", "sessions.sqlite3"]
         manifest = json.load(tar.extractfile("manifest.json"))
     assert manifest["format"] == 1
-    assert manifest["files"]["sessions.sqlite3"]["schema"] == 2
+    assert manifest["files"]["sessions.sqlite3"]["schema"] == len(load_migrations("sessions"))
     assert len(manifest["files"]["accounts.sqlite3"]["sha256"]) == 64
 
 
