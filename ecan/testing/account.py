@@ -228,6 +228,16 @@ class Account:
                 doubled = sorted({n for n in results if results.count(n) > 1})
                 self.broken(f"{key}: the answers are not 1 … {len(results)}; twice: {doubled}")
 
+    def lost(self, values: dict[str, Any]) -> int:
+        """How many acknowledged increments a server that may lose has lost; none is done twice."""
+        lost = 0
+        for key, results in self.increments().items():
+            value = values[key] or 0
+            if value > len(results):
+                self.broken(f"{key} is {value}, acknowledged were {len(results)} increments")
+            lost += len(results) - value
+        return lost
+
     def check_pushes(self, server_seq: int) -> None:
         """What was acknowledged as pushed came, as often as asked, and to every tab."""
         for tab, cursor in self.cursors.items():

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse battery"  # noqa: S105 - of servers that live for one test
 
 LIVES = (0, 1, 20, 100, 300)
-"""Requests that are answered between two deaths; drawn with equal chance."""
+"""Requests that are answered between two deaths."""
 
 MAX_LIFE_S = 10.0
 """It dies after this all the same."""
@@ -70,18 +70,20 @@ class Plan:
         seed: of everything random.
         deaths: how often the server dies.
         kinds: of deaths, drawn with equal chance; name one twice to have it twice as often.
+        lives: requests that are answered between two deaths, drawn with equal chance.
         sessions, users: how many; sessions go round the users.
         two_tabs: how many sessions have two tabs.
         replays: answers per session that are asked for again at the end, three times.
         think_s: mean pause of a worker between two requests; a tab has one to three workers.
         settings: ``ECAN_...``, beside `SETTINGS`.
         may_lose: the server is allowed to forget what it acknowledged last, if it says so
-            with another epoch; then counters and replays are not checked.
+            with another epoch; then it is counted what was lost, and replays are not checked.
     """
 
     seed: int
     deaths: int
     kinds: tuple[Death, ...] = ("kill",)
+    lives: tuple[int, ...] = LIVES
     sessions: int = 50
     users: int = 5
     two_tabs: int = 6
@@ -99,6 +101,7 @@ class Report:
         sent_again: requests that went out again after a loss, to a second tab, or at the end.
         replays: answers that were marked as replayed.
         checked: answers that were asked for again at the end; `expired`: ids too old for it.
+        lost: acknowledged increments that are gone, of a server that may lose them.
     """
 
     deaths: dict[str, int]
@@ -112,6 +115,7 @@ class Report:
     cuts: int = 0
     checked: int = 0
     expired: int = 0
+    lost: int = 0
     seconds: float = 0.0
     starts_s: list[float] = attrs.field(factory=list)
 
@@ -122,7 +126,8 @@ class Report:
             f"died {died or 'never'}; {self.requests} requests answered ({self.changing} changing),"
             f" {self.sent_again} sent again, {self.replays} replays; {self.resumes} resumes,"
             f" {self.cuts} cuts, {self.pushes} pushes, {self.gaps} gaps; {self.checked} answers"
-            f" asked for again at the end, {self.expired} of them expired; start"
+            f" asked for again at the end, {self.expired} of them expired;"
+            f" {self.lost} increments lost; start"
             f" {starts[len(starts) // 2]:.2f} s (most {starts[-1]:.2f}); {self.seconds:.0f} s"
         )
 
@@ -187,7 +192,9 @@ class Killer:
         self._run.over.set()
         await asyncio.gather(*workers)  # each ends with its last answer
         self._count_requests()
-        if not plan.may_lose:
+        if plan.may_lose:
+            await asyncio.gather(*map(self._count_lost, self.sessions))
+        else:
             await self._check("before the last kill")
             await self._die("kill")
             await self._check("after the last kill")
@@ -219,7 +226,7 @@ class Killer:
 
     async def _live(self) -> None:
         """Until so many requests were answered, which may be none, and a moment longer."""
-        due = self._answers() + self._run.rng.choice(LIVES)
+        due = self._answers() + self._run.rng.choice(self.plan.lives)
         await _until(lambda: self._answers() >= due, MAX_LIFE_S)
         await asyncio.sleep(self._run.rng.uniform(0.0, 0.05))
         process = self.server.process
@@ -299,16 +306,23 @@ class Killer:
             reply = await tab.ask(asked, again=True)
             self.report.checked += 1
             self.report.expired += not reply["meta"]["replayed"]
-        values = {}
-        for key in KEYS:
-            looked = self._look(account, f"{when}, {key}", "debug.state_get", key=key)
-            values[key] = (await tab.ask(looked))["result"]
-        account.check_counters(values)
+        account.check_counters(await self._counters(session, when))
         info = await tab.ask(self._look(account, f"{when}, info", "session.info"))
         seq = info["result"]["seq"]
         cursors = account.cursors.values()
         await _until(lambda: all(cursor.last >= seq for cursor in cursors), 5.0)
         account.check_pushes(seq)
+
+    async def _count_lost(self, session: Session) -> None:
+        values = await self._counters(session, "at the end")
+        self.report.lost += session.account.lost(values)
+
+    async def _counters(self, session: Session, when: str) -> dict[str, Any]:
+        values = {}
+        for key in KEYS:
+            looked = self._look(session.account, f"{when}, {key}", "debug.state_get", key=key)
+            values[key] = (await session.tabs[0].ask(looked))["result"]
+        return values
 
     def _look(self, account: Account, request_id: str, method: str, **params: str) -> Asked:
         return account.ask(request_id, method, params, changes=False)

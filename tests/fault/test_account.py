@@ -102,6 +102,17 @@ def test_a_lost_or_doubled_increment(account, story, what):
         account.check_counters({"n": value})
 
 
+def test_a_loss_that_is_allowed(account):
+    """It is counted; doing something twice is never allowed."""
+    increment(account, "r1", 1)
+    increment(account, "r2", 1)
+
+    assert account.lost({"n": 1}) == 1
+    assert account.lost({"n": None}) == 2
+    with pytest.raises(BrokenPromiseError, match="n is 3"):
+        account.lost({"n": 3})
+
+
 @pytest.mark.parametrize(
     ("seqs", "what"), [((1, 3), "missing"), ((1, 1), "doubled"), ((1, 2, 1), "doubled")]
 )
