@@ -229,7 +229,9 @@ async def test_a_stuck_session_is_seen_with_method_and_stack_and_killed(server, 
         assert stalled["since_s"] < 2
         assert "time.sleep" in stalled["stack"]
 
-        await operator.call("sessions.kill", {"sid": sid, "reason": "killed"})
+        await operator.call("sessions.kill", {"sid": sid, "reason": "abuse"})
+        await eventually(lambda: client.pushes)
+        assert client.pushes[-1]["params"] == {"reason": "abuse"}
         assert (await request)["error"]["code"] == "SESSION_CLOSED"
         assert (await client.closed())[0] == 4501
         (stalled,) = (await operator.call("status"))["stalled"]

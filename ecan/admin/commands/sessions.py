@@ -21,7 +21,7 @@ from ecan.admin.commands.rows import (
 )
 from ecan.admin.slices import slices
 from ecan.errors import ReplyError
-from ecan.protocol.codes import ErrorCode
+from ecan.protocol.codes import CloseCode, ErrorCode
 from ecan.protocol.frames import Sid
 from ecan.store import Ended
 
@@ -183,8 +183,12 @@ async def _all_or_none(
 async def kill(port: AdminPort, params: p.KillSession) -> dict[str, bool]:
     """End it, wherever it is and whatever it does."""
     sid = await resolve(port, params.sid)
+    cell = port.directory.get(sid)
+    tabs = [] if cell is None else list(cell.tabs.values())
     if not await port.sessions.close(sid, params.reason):
         raise not_found()
+    for tab in tabs:  # whatever the reason is called
+        tab.close(CloseCode.SESSION_KILLED, "An operator ended the session.")
     return _OK
 
 
