@@ -671,7 +671,11 @@ async def test_while_draining_operators_still_see(server, operator, client):
     """The status says so, a new session is refused, and the event was told."""
     request = begin(client, "debug.sleep", {"seconds": 0.5})
     await until(operator, "queue.list", lambda a: a["running"], sid=sid_of(client))
-    draining = asyncio.ensure_future(server.app.drain())
+    async with server.admin() as watcher:
+        event = asyncio.ensure_future(anext(watcher.watch("events.watch", {"kinds": ["server."]})))
+        await eventually(lambda: server.app.events._watchers)
+        draining = asyncio.ensure_future(server.app.drain())
+        assert (await event)["kind"] == "server.draining"
     status = await until(operator, "status", lambda a: a["status"] == "draining")
     assert status["sessions"]["active"] == 1
     assert await code_of(operator, "sessions.create", user="admin") == "DRAINING"
