@@ -12,6 +12,8 @@ PARTS = ("total", "late", "network", "queue", "run", "commit")
 ITERATION = "(iteration)"
 CONNECT = "(connect)"
 RECONNECT = "(reconnect)"
+AROUND = frozenset({ITERATION, RECONNECT})
+"""Hold other requests or none: not part of any total."""
 
 
 class Stats:
@@ -90,7 +92,8 @@ class Recorder:
     def sent(self, phase: int, method: str) -> None:
         """A request was due."""
         self.of(phase, method).sent += 1
-        self._second["sent"] += 1
+        if method not in AROUND:
+            self._second["sent"] += 1
 
     def drop(self, phase: int) -> None:
         """An arrival found no user with room."""
@@ -138,9 +141,10 @@ class Recorder:
                     parts["commit"].add(commit_s)
                     rest_s -= commit_s
                 parts["network"].add(max(0.0, rest_s))
-        second = self._second
-        second["ok"] += 1
-        second["latency"].add(total_s)
+        if method not in AROUND:
+            second = self._second
+            second["ok"] += 1
+            second["latency"].add(total_s)
 
     def error(self, phase: int, method: str, code: str, *, expected: bool = False) -> None:
         """A request failed; ``expected``: that was asked for."""
@@ -149,7 +153,8 @@ class Recorder:
             stats.expected[code] = stats.expected.get(code, 0) + 1
         else:
             stats.errors[code] = stats.errors.get(code, 0) + 1
-            self._second["errors"] += 1
+            if method not in AROUND:
+                self._second["errors"] += 1
 
     def dump(self) -> dict[str, Any]:
         """For JSON."""

@@ -77,6 +77,8 @@ class Verdict:
         """For JSON."""
         return {
             "term": self.term.text,
+            "op": self.term.op,
+            "bound": self.term.bound,
             "measured": self.value,
             "shown": self.term.show(self.value),
             "ok": self.ok,
