@@ -11,24 +11,20 @@ Cloudflare's rate limiter has it: https://blog.cloudflare.com/counting-things-a-
 from __future__ import annotations
 
 import math
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from ecan.actors.rolling import WINDOW_S, Rolling
 from ecan.errors import HandlerError, ReplyError
 from ecan.observability import get_logger
 from ecan.protocol.codes import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from ecan.actors.cell import Cell
     from ecan.config import Settings
     from ecan.config.parsers import Budget
     from ecan.observability import EventBus
 
 log = get_logger("ecan.session")
-
-WINDOW_S = 60.0
 
 LOOK_S = 0.25
 """Between two looks at a session's budgets; one look costs 3 µs with all of them set."""
@@ -39,60 +35,6 @@ PER_WINDOW = ("cpu_s", "wall_s", "sent_bytes")
 OF_NOW = ("queued_bytes", "backlog_bytes", "state_bytes")
 NAMES = (*PER_WINDOW, *OF_NOW)
 """`Settings.budget_…` of each has its limits."""
-
-
-class Rolling:
-    """How much came in the last window, in three numbers. Pure.
-
-    Never more than came in the last two windows, never less than came in this one.
-
-    >>> used = Rolling(0.0)
-    >>> used.add(30.0, 30.0)
-    >>> used.at(59.0), used.at(90.0), used.at(120.0)
-    (30.0, 15.0, 0.0)
-    """
-
-    __slots__ = ("_before", "_ends_mono", "_now")
-
-    def __init__(self, now_mono: float) -> None:
-        self._ends_mono = now_mono + WINDOW_S
-        self._now = self._before = 0.0
-
-    def add(self, amount: float, now_mono: float) -> None:
-        """So much came."""
-        if now_mono >= self._ends_mono:
-            self._turn(now_mono)
-        self._now += amount
-
-    def _turn(self, now_mono: float) -> None:
-        if now_mono < self._ends_mono + WINDOW_S:
-            self._before = self._now
-            self._ends_mono += WINDOW_S
-        else:
-            self._before = 0.0
-            self._ends_mono = now_mono + WINDOW_S
-        self._now = 0.0
-
-    def at(self, now_mono: float) -> float:
-        """How much came in the window up to now."""
-        if now_mono >= self._ends_mono:
-            self._turn(now_mono)
-        return self._before * min(1.0, (self._ends_mono - now_mono) / WINDOW_S) + self._now
-
-    def below_in_s(self, limit: float, now_mono: float) -> float:
-        """Seconds until it is less than that, if nothing more comes.
-
-        >>> used = Rolling(0.0)
-        >>> used.add(30.0, 30.0)
-        >>> used.below_in_s(20.0, 30.0), used.below_in_s(40.0, 30.0)
-        (50.0, 0.0)
-        """
-        if self.at(now_mono) < limit:
-            return 0.0
-        left_s = self._ends_mono - now_mono
-        if self._now < limit:  # the last window's share goes first
-            return left_s - WINDOW_S * (limit - self._now) / self._before
-        return left_s + WINDOW_S * (1.0 - limit / self._now)
 
 
 class Over(NamedTuple):
@@ -356,55 +298,3 @@ def _suspended_error() -> ReplyError:
         outcome="not_run",
         retry_after_ms=60_000,
     )
-
-
-class Metered:
-    """A coroutine, and the time its steps take on the loop.
-
-    An iterator and not a generator, with the coroutine in ``cr_await``: whoever asks where
-    a suspended handler is (`ecan.runtime.stacks`) looks through it.
-    """
-
-    __slots__ = ("cpu_s", "cr_await")
-
-    def __init__(self) -> None:
-        self.cpu_s = 0.0
-        self.cr_await: Any = None
-
-    def run(self, awaitable: Any) -> Metered:
-        """Await this to await the coroutine; one after the other may be given."""
-        self.cr_await = awaitable
-        return self
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self  # it has all of a generator that await uses
-
-    def __iter__(self) -> Metered:
-        return self
-
-    def __next__(self) -> Any:
-        began = perf_counter()
-        try:
-            return self.cr_await.send(None)
-        finally:
-            self.cpu_s += perf_counter() - began
-
-    def send(self, value: Any) -> Any:
-        """One step."""
-        began = perf_counter()
-        try:
-            return self.cr_await.send(value)
-        finally:
-            self.cpu_s += perf_counter() - began
-
-    def throw(self, *error: Any) -> Any:
-        """One step, with an exception."""
-        began = perf_counter()
-        try:
-            return self.cr_await.throw(*error)
-        finally:
-            self.cpu_s += perf_counter() - began
-
-    def close(self) -> None:
-        """It is thrown away."""
-        self.cr_await.close()

@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ecan.actors.biography import Biography
+from ecan.actors.answers import Answering
 from ecan.actors.call import Call
-from ecan.actors.ledger import replayed
 from ecan.actors.lifecycle import Event, State, next_state
-from ecan.actors.record import Record
 from ecan.actors.refusals import (
-    RetryError,
     closed_error,
-    expired_id_error,
     failed_error,
     stopped_error,
 )
-from ecan.errors import IdUsedError, ReplyError, StoreError
+from ecan.errors import ReplyError, StoreError
 from ecan.handlers.registry import Kind
 from ecan.observability import get_logger
-from ecan.protocol.codec import encode_error, encode_push
+from ecan.protocol.codec import encode_push
 from ecan.protocol.codes import ErrorCode
 from ecan.runtime import Mailbox, MailboxFullError
-from ecan.store import LedgerRow, PushRow
+from ecan.store import PushRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +38,6 @@ if TYPE_CHECKING:
     from ecan.handlers.context import User
     from ecan.protocol.frames import ConnectionId, Peer, Sid
     from ecan.runtime import Clock
-    from ecan.store import LetterRow, ReplyRow
 
 log = get_logger("ecan.session")
 
@@ -80,20 +74,20 @@ class Ask:
     peer: Peer | None
 
 
-class Cell(Record):
-    """One session. See the module's docstring for what it owns; `Record` has what is durable.
+class Cell(Answering):
+    """One session: see the module's docstring for what it owns.
+
+    `Answering` has its answers, `Record` what is durable.
 
     Attributes:
         state: changed by `transit` only.
         actor: the current actor; the one strong reference to it.
         tabs: open connections bound to this session, by connection id.
         found_mono: when it was last looked for; it is not evicted right after.
-        pending: accepted requests whose answer has not been given, by request id.
         bucket: the gateway's rate limit of this session.
         usage: what it uses up; None: it never had an actor.
         sent_gone_bytes: sent by connections that are bound no more, less what those that
             are had sent before.
-        story: its figures and mishaps, for operators; None: none yet.
     """
 
     __slots__ = (
@@ -110,9 +104,7 @@ class Cell(Record):
         "expiring_told",
         "found_mono",
         "mailbox",
-        "pending",
         "sent_gone_bytes",
-        "story",
         "tabs",
         "timer",
         "transitions",
@@ -135,11 +127,9 @@ class Cell(Record):
         self.actor: SessionActor | None = None
         self.mailbox = Mailbox(max_items=mailbox_size)
         self.tabs: dict[ConnectionId, Peer] = {}
-        self.pending: dict[str, Call] = {}
         self.asks: dict[str, Ask] | None = None
         self.budget: RestartBudget | None = None
         self.transitions: deque[Transition] | None = None
-        self.story: Biography | None = None
         self.usage: Usage | None = None
         self.sent_gone_bytes = 0
         self.close_reason = ""
@@ -170,21 +160,10 @@ class Cell(Record):
             self.transitions = deque(maxlen=MAX_TRANSITIONS)
         self.transitions.append(Transition(self._clock.now(), event, self.state, note))
 
-    @property
-    def biography(self) -> Biography:
-        """Its figures and mishaps, made when first asked for."""
-        if self.story is None:
-            self.story = Biography()
-        return self.story
-
     def touch(self) -> None:
         """Activity: a request, a running handler or session.keep (P13)."""
         self.last_active_mono = self._clock.mono()
         self.expiring_told = False
-
-    def timestamp(self) -> int:
-        """Now, as frames say it: UTC epoch milliseconds."""
-        return int(self._clock.now() * 1000)
 
     # -- requests --------------------------------------------------------------------
 
@@ -195,7 +174,7 @@ class Cell(Record):
             ReplyError: BUSY, ID_REUSED, ID_EXPIRED or a state that takes no requests;
                 nothing was enqueued.
         """
-        if self._is_known(call):
+        if self.is_known(call):
             return
         state = self.state
         if state is State.FAILED or state is State.CLOSED:
@@ -236,152 +215,6 @@ class Cell(Record):
             # the next incarnation; the supervisor looks when the save is done.
             self._wake(self)
 
-    def _is_known(self, call: Call) -> bool:
-        """Whether this id was accepted before; then it is attached or answered again (P10)."""
-        known = self.pending.get(call.id)
-        if known is not None:
-            _check_same(known.fingerprint, call)
-            if known.waiters is None:
-                known.waiters = []
-            if call.origin is not known.origin and call.origin not in known.waiters:
-                known.waiters.append(call.origin)
-            _end_trace(call)
-            return True
-        entry = self.ledger.get(call.id, self._clock.now())
-        if entry is not None:
-            _check_same(entry.fingerprint, call)
-            self._metrics.replays += 1
-            call.origin.send(replayed(entry.frame))
-            if self.outbox.drop_reply(call.id):
-                self._write_replies()
-            _end_trace(call)
-            return True
-        if self.ledger.is_forgotten(call.id):
-            raise expired_id_error()
-        return False
-
-    def answer(
-        self,
-        call: Call,
-        frame: bytes,
-        *,
-        remember: bool,
-        durable: bool = False,
-        letter: LetterRow | None = None,
-    ) -> None:
-        """Give a request its one final response, once a retry cannot get another one.
-
-        Args:
-            call: whose answer it is; a second answer is dropped (P3).
-            frame: the encoded response.
-            remember: keep it in the ledger: the request took effect, or may have.
-            durable: the store has it already.
-            letter: what is kept of a crash, with the answer.
-        """
-        if call.answered:
-            if letter is not None:
-                self.write_quietly(self.commit_of(letter=letter))
-            return
-        call.answered = True
-        stored = remember and not durable and not call.spec.reads
-        if (stored or letter is not None) and self.state is not State.CLOSED:
-            row = self.ledger_row(call, frame) if stored else None
-            commit = self.commit_of(answer=row, letter=letter, replies=self.kept_with(call, frame))
-            try:
-                landing = self.write(commit)
-            except StoreError as error:
-                self._settle(call, frame, error, remember=remember)
-                return
-            if landing is not None:
-                landing.add_done_callback(
-                    partial(self._answer_landed, call, frame, remember=remember)
-                )
-                return
-        self._deliver(call, frame, remember=remember)
-
-    def ledger_row(self, call: Call, frame: bytes) -> LedgerRow:
-        """An answer as the store keeps it."""
-        return LedgerRow(
-            request_id=call.id,
-            fingerprint=call.fingerprint,
-            frame=frame,
-            at=self._clock.now(),
-        )
-
-    def kept_with(self, call: Call, frame: bytes, pushes: int = 0) -> tuple[ReplyRow, ...]:
-        """The reply as one to keep for resume, if no tab is there to take it (P12)."""
-        if call.origin.is_open or any(peer.is_open for peer in call.waiters or ()):
-            return ()
-        call.kept = self.outbox.reply_row(call.id, frame, pushes)
-        return (call.kept,)
-
-    def _answer_landed(
-        self, call: Call, frame: bytes, landing: asyncio.Future[None], *, remember: bool
-    ) -> None:
-        error = asyncio.CancelledError() if landing.cancelled() else landing.exception()
-        self._settle(call, frame, error, remember=remember)
-
-    def _settle(
-        self, call: Call, frame: bytes, error: BaseException | None, *, remember: bool
-    ) -> None:
-        if isinstance(error, IdUsedError):
-            # It was answered long ago, which only the store knew. It ran, and was rolled back.
-            frame = self._error_frame(call, expired_id_error())
-            remember = False
-            self.ledger.forget(call.id)
-        elif error is not None:
-            # Nothing took effect, so the answer may leave; only a kill would forget it.
-            self._log_failure(error)
-        self._deliver(call, frame, remember=remember)
-
-    def _deliver(self, call: Call, frame: bytes, *, remember: bool) -> None:
-        if call.trace is not None:
-            call.trace.end()
-        if self.pending.get(call.id) is call:
-            del self.pending[call.id]
-        if remember:
-            self.ledger.add(call.id, call.fingerprint, frame, self._clock.now())
-        delivered = False
-        for peer in (call.origin, *(call.waiters or ())):
-            if peer.is_open:
-                peer.send(frame)
-                delivered = True
-        if delivered and call.kept is None:
-            return
-        if delivered:
-            # RACE: kept because no tab was there; one asked again before it landed.
-            self._write_replies()
-            return
-        if self.state is State.CLOSED:
-            return
-        reply = call.kept
-        if reply is None or reply.frame is not frame:
-            reply = self.outbox.reply_row(call.id, frame)
-            self.write_quietly(self.commit_of(replies=(reply,)))
-        self.outbox.keep_reply(reply)
-
-    def refuse(self, call: Call, error: ReplyError, *, letter: LetterRow | None = None) -> None:
-        """Answer a call with an error; remembered unless it surely did not run."""
-        if call.answered and letter is None:
-            return
-        if not call.answered:
-            self._note_refusal(call, error)
-        self.biography.refused(self._clock.now(), call, error)
-        not_run = error.outcome == "not_run" or call.started_mono == 0.0
-        remember = not not_run and not isinstance(error, RetryError)
-        self.answer(call, self._error_frame(call, error), remember=remember, letter=letter)
-
-    def _note_refusal(self, call: Call, error: ReplyError) -> None:
-        if call.trace is not None:
-            call.trace.failed(error.code)
-        if call.started_mono == 0.0:
-            # What ran is counted by who ran it.
-            waited_s = self._clock.mono() - call.accepted_mono
-            self._metrics.method(call.spec.name).observe(error.code.lower(), waited_s, 0.0)
-
-    def _error_frame(self, call: Call, error: ReplyError) -> bytes:
-        return encode_error(call.id, call.spec.name, error, self.reply_meta(call), self.timestamp())
-
     def refuse_all(self, error: ReplyError) -> None:
         """Answer everything that is queued in either lane; what runs is told separately."""
         mailbox = self.mailbox
@@ -420,18 +253,6 @@ class Cell(Record):
     def _drop(self, call: Call, code: ErrorCode) -> None:
         self.mailbox.remove(lambda item: item is call)
         self.refuse(call, stopped_error(code, ran=False))
-
-    def reply_meta(self, call: Call) -> dict[str, Any]:
-        """`meta` of a response (CONTRACT §2)."""
-        now = self._clock.mono()
-        started = call.started_mono
-        return {
-            "sid": self.sid,
-            "incarnation": self.incarnation,
-            "replayed": False,
-            "queue_ms": round(((started or now) - call.accepted_mono) * 1000, 3),
-            "run_ms": round((now - started) * 1000, 3) if started else 0.0,
-        }
 
     # -- deadlines -------------------------------------------------------------------
 
@@ -493,24 +314,6 @@ class Cell(Record):
         """All that its connections were sent."""
         return self.sent_gone_bytes + sum(peer.sent_bytes for peer in self.tabs.values())
 
-    def hand_out(self, peer: Peer, frames: list[bytes]) -> None:
-        """Give a resuming tab what it missed; replies are handed out once."""
-        if not peer.is_open:
-            return
-        if self.outbox.take_replies():
-            self._write_replies()
-        peer.send_all(frames)
-
-    def _write_replies(self) -> None:
-        """Have the store keep the replies that are kept here, and those on their way to it."""
-        coming = (call.kept for call in self.pending.values() if call.kept is not None)
-        self.write_quietly(self.commit_of(handed_out=True, replies=(*self.outbox.replies, *coming)))
-
-    @property
-    def waits(self) -> bool:
-        """Whether any request has no answer yet."""
-        return any(not call.answered for call in self.pending.values())
-
     # -- pushes ----------------------------------------------------------------------
 
     def encode_push(self, method: str, params: Any, seq: int) -> bytes:
@@ -564,15 +367,3 @@ class Cell(Record):
     def _notice_lost(self, error: StoreError) -> None:
         # The tabs miss a notice; no number was used up, so no gap is told of.
         log.warning("push.lost", sid=self.sid, incarnation=self.incarnation, error=str(error))
-
-
-def _end_trace(call: Call) -> None:
-    if call.trace is not None:
-        call.trace.end()
-
-
-def _check_same(known: bytes, call: Call) -> None:
-    if known != call.fingerprint:
-        raise ReplyError(
-            ErrorCode.ID_REUSED, "This request id was already used for another request."
-        )

@@ -7,7 +7,7 @@ import time
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from ecan.actors.budgets import Metered
+from ecan.actors.metered import Metered
 from ecan.errors import ReplyError
 from ecan.handlers.registry import Final, Kind
 from ecan.protocol.codes import ErrorCode

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
+from ecan.actors.binding import Bindable, Bound, invalid_token, not_found
 from ecan.actors.biography import Origin
+from ecan.actors.describe import describe
 from ecan.actors.lifecycle import State
 from ecan.actors.messages import (
     CloseSession,
@@ -43,28 +45,6 @@ MAX_SUPERVISOR_MAIL = 200_000
 """Two messages for each of the most sessions a server takes; beyond, logins are BUSY."""
 
 log = get_logger("ecan.sessions")
-
-
-class Bound(NamedTuple):
-    """A session and the token that was checked for it."""
-
-    cell: Cell
-    token: Token
-
-
-class Bindable(Protocol):
-    """A connection that can be bound to a session."""
-
-    @property
-    def peer(self) -> Peer:
-        """Its other end."""
-
-    @property
-    def bound(self) -> Bound | None:
-        """The session it is bound to."""
-
-    def bind(self, bound: Bound) -> None:
-        """Requests of this connection go to that session from now on."""
 
 
 class SessionService:
@@ -167,7 +147,7 @@ class SessionService:
         key = digest(session_id)
         cell = await self._ask(FindSession, sid_of(key))
         if cell is None:
-            raise _not_found()
+            raise not_found()
         return self._check(cell, key, token)
 
     async def _of_request(self, ctx: ConnectionContext) -> Bound:
@@ -187,7 +167,7 @@ class SessionService:
 
     def _check(self, cell: Cell, key: bytes, token: str | None) -> Bound:
         if cell.key != key:
-            raise _not_found()
+            raise not_found()
         if cell.state is State.CLOSED:
             raise closed_error(cell.close_reason)
         now = self._env.clock.now()
@@ -411,40 +391,7 @@ class SessionService:
 
     def describe(self, cell: Cell, origin: Peer | None) -> dict[str, Any]:
         """What `session.info` answers to a tab."""
-        clock = self._env.clock
-        now, mono = clock.now(), clock.mono()
-        return {
-            "sid": cell.sid,
-            "state": str(cell.state),
-            "incarnation": cell.incarnation,
-            "restarts": cell.restarts,
-            "created_at": cell.created_at,
-            "expires_at": now + self.expires_in_s(cell),
-            "idle_s": round(mono - cell.last_active_mono, 3),
-            "user": cell.user.public(),
-            "tabs": [
-                {
-                    "id": peer.id,
-                    "address": peer.address,
-                    "user_agent": peer.user_agent,
-                    "connected_at": peer.connected_at,
-                    "current": peer is origin,
-                }
-                for peer in cell.tabs.values()
-            ],
-            "queue": {"depth": len(cell.mailbox), "bytes": cell.mailbox.nbytes},
-            "epoch": cell.outbox.epoch,
-            "seq": cell.outbox.seq,
-            "state_bytes": sum(map(len, cell.slots.values())),
-            "budget": {} if cell.usage is None else cell.usage.report(cell, mono),
-            "ledger": len(cell.ledger),
-            "store": self._env.store.name,
-            "durability": self._env.settings.durability,
-            "transitions": [
-                {"at": t.at, "event": str(t.event), "state": str(t.state), "note": t.note}
-                for t in list(cell.transitions or ())[-10:]
-            ],
-        }
+        return describe(cell, self._env, origin)
 
 
 @contextlib.asynccontextmanager
@@ -458,16 +405,3 @@ async def answering_for_the_store() -> AsyncIterator[None]:
         yield
     except StoreUnavailableError:
         raise store_busy_error() from None
-
-
-def invalid_token() -> ReplyError:
-    """INVALID_TOKEN, the same for wrong, expired and revoked ones."""
-    return ReplyError(
-        ErrorCode.INVALID_TOKEN, "The token is wrong, expired or revoked. Log in again."
-    )
-
-
-def _not_found() -> ReplyError:
-    return ReplyError(
-        ErrorCode.SESSION_NOT_FOUND, "There is no such session.", details={"reason": "unknown"}
-    )

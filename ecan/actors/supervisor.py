@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,13 +29,15 @@ from ecan.actors.reaper import Reaper
 from ecan.actors.refusals import closed_error, failed_error
 from ecan.actors.rest import Rest
 from ecan.actors.restart import RestartBudget
-from ecan.errors import ReplyError, StoreError, SupervisionError
+from ecan.actors.steering import Steering
+from ecan.errors import ReplyError, StoreError
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode, ErrorCode
 from ecan.runtime import LoopActor
 from ecan.store import Snapshot
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine
     from types import TracebackType
 
@@ -101,13 +102,14 @@ class SupervisorActor(LoopActor):
             self._end_session,
             metrics,
         )
+        self._steering = Steering(env, directory, self._incarnations, self._rest)
         self._work: dict[asyncio.Task[Any], asyncio.Future[Any] | None] = {}
         self._handling: Any = None
         self._handlers: dict[type, Callable[[Any], None]] = {
             OpenSession: self._arrivals.open,
             FindSession: self._arrivals.find,
             CloseSession: self._close_session,
-            SteerSession: self._steer,
+            SteerSession: self._steering.steer,
             SessionCrashed: self._crashed,
             HandlerAbandoned: self._abandoned,
             SessionWanted: lambda message: self._rest.wake(message.cell),
@@ -364,86 +366,6 @@ class SupervisorActor(LoopActor):
         cell.slots = {}
         return self._rest.forget(cell.sid, reason)
 
-    def _steer(self, message: SteerSession) -> None:
-        cell = self.directory.get(message.sid)
-        try:
-            if cell is None:
-                raise SupervisionError("there is no such session in memory")  # noqa: TRY301
-            if message.command == "reset":
-                self._reset(cell, message.reply)
-                return
-            {
-                "revive": self._revive,
-                "restart": self._restart,
-                "passivate": self._passivate_now,
-                "pause": self._pause_queue,
-                "resume": self._resume_queue,
-            }[message.command](cell)
-        except SupervisionError as error:
-            refuse(message.reply, error)
-        else:
-            _accomplish(message.reply)
-
-    def _revive(self, cell: Cell) -> None:
-        cell.transit(Event.REVIVED)
-        if cell.budget is not None:
-            cell.budget.reset()
-        self._incarnations.restart(cell, "revived")
-
-    def _reset(self, cell: Cell, reply: asyncio.Future[None]) -> None:
-        """Start over with an empty state; the ledger stays, so nothing runs twice."""
-        cell.transit(Event.RESET)
-        self._incarnations.halt(
-            cell,
-            ReplyError(
-                ErrorCode.CANCELLED, "An operator reset the session.", details={"reason": "reset"}
-            ),
-        )
-        if cell.budget is not None:
-            cell.budget.reset()
-        # RACE: as a commit on its way it outlives this supervisor, and the next incarnation,
-        # whoever begins it, waits for it.
-        cell.landing = self.env.loop.create_task(self._empty(cell, cell.landing, reply))
-
-    async def _empty(
-        self, cell: Cell, landing: asyncio.Task[None] | None, reply: asyncio.Future[None]
-    ) -> None:
-        """Delete a session's slots, in the store first; then it goes on."""
-        if landing is not None and not landing.done():
-            await asyncio.wait([landing])  # it may still add to the slots
-        reason = "reset"
-        try:
-            durable = cell.write(cell.commit_of(slots=dict.fromkeys(cell.slots)))
-            if durable is not None:
-                await durable
-        except StoreError as error:
-            reason = "not reset"
-            refuse(reply, SupervisionError(f"nothing was reset: {error}"))
-        else:
-            cell.slots = {}
-            _accomplish(reply)
-        if cell.state is State.STARTING:
-            self._incarnations.restart(cell, reason)
-
-    def _restart(self, cell: Cell) -> None:
-        if cell.state is not State.ACTIVE:
-            raise SupervisionError(f"a session that is {cell.state} cannot be restarted")
-        self._incarnations.replace(cell, Event.REPLACED, "operator")
-
-    def _passivate_now(self, cell: Cell) -> None:
-        if cell.waits:
-            raise SupervisionError("the session has requests in work")
-        self._rest.passivate(cell)
-
-    def _pause_queue(self, cell: Cell) -> None:
-        """The mailbox outlives every incarnation, so each of them honours it."""
-        cell.mailbox.pause()
-        self.env.events.emit("queue.paused", sid=cell.sid)
-
-    def _resume_queue(self, cell: Cell) -> None:
-        cell.mailbox.resume()
-        self.env.events.emit("queue.resumed", sid=cell.sid)
-
     def _tabs_changed(self, message: TabsChanged) -> None:
         cell = message.cell
         if cell.state is not State.CLOSED and self.directory.get(cell.sid) is cell:
@@ -459,8 +381,3 @@ def _pass_on(reply: asyncio.Future[bool], ended: asyncio.Future[bool]) -> None:
         reply.set_exception(error)
     else:
         reply.set_result(True)
-
-
-def _accomplish(reply: asyncio.Future[None]) -> None:
-    if not reply.done():
-        reply.set_result(None)

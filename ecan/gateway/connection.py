@@ -16,7 +16,8 @@ from ecan.protocol.frames import ConnectionId
 if TYPE_CHECKING:
     import asyncio
 
-    from ecan.actors.sessions import Bound, SessionService
+    from ecan.actors.binding import Bound
+    from ecan.actors.sessions import SessionService
     from ecan.gateway.ratelimit import TokenBucket
     from ecan.observability import Metrics
     from ecan.protocol.frames import Request

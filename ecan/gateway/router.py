@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ecan.actors.binding import Bound, invalid_token
 from ecan.actors.call import Call
 from ecan.actors.ledger import fingerprint
 from ecan.actors.lifecycle import State
 from ecan.actors.refusals import closed_error
-from ecan.actors.sessions import Bound, invalid_token
 from ecan.actors.tokens import digest
 from ecan.errors import HandlerError, ReplyError
 from ecan.gateway.ratelimit import TokenBucket

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecan.actors.budgets import WINDOW_S, Rolling
+from ecan.actors.rolling import WINDOW_S, Rolling
 
 events = st.lists(
     st.tuples(st.floats(0, 200), st.floats(0, 100)), max_size=30
