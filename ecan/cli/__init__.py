@@ -1,4 +1,4 @@
-"""The command ``ecan``: ``serve``, ``ops``, ``top``, ``users``, ``call``, ``backup``, ``restore``.
+"""The command ``ecan``: ``serve``, ``ops``, ``top``, ``users``, ``call``, ``loadtest``, backups.
 
 Commands are thin: they read arguments, call what they need and turn the outcome into
 an exit code (0 done, 1 the server said no, 2 usage or configuration, 3 cannot connect).
@@ -59,6 +59,9 @@ app.command(
 )
 app.command("ecan.cli.backup:restore", name="restore", help="Put such a copy back.")
 app.command("ecan.cli.ops:app", name="ops", help="See and steer a running server.")
+app.command(
+    "ecan.cli.loadtest:loadtest", name="loadtest", help="Load a server, check it, write a report."
+)
 app.command("ecan.cli.top:top", name="top", help="Watch a running server, full screen.")
 app.register_install_completion_command()
 

@@ -18,7 +18,7 @@ import attrs
 import cyclopts
 from cyclopts import Parameter
 
-from ecan.admin.client import ClientError
+from ecan.admin.client import NoServerError, RefusedError
 from ecan.config import load_client
 from ecan.loadtest import Plan, PlanError, slo, units
 from ecan.loadtest.builtin import PLANS
@@ -50,7 +50,8 @@ def _option(group: cyclopts.Group, text: str) -> Parameter:
 
 
 def _flag(group: cyclopts.Group, text: str) -> Parameter:
-    return Parameter(group=group, help=text, negative=())
+    """Without a ``--no-…``."""
+    return Parameter(group=group, help=text, negative=(), show_default=False)
 
 
 @Parameter(name="*")
@@ -108,19 +109,19 @@ class Flags:
     seed: Annotated[int, _option(_load, "Of chance: which call, who is cut off.")] = 1
 
     crash: Annotated[
-        str | None, _option(_chaos, "Crash the session's actor with this share of requests: 1%%.")
+        str | None, _option(_chaos, "Crash the session's actor with this share of requests: 1%.")
     ] = None
     cut: Annotated[str | None, _option(_chaos, "Cut so many connections a second.")] = None
     freeze: Annotated[str | None, _option(_chaos, "Freeze so many readers a second.")] = None
     kill_at: Annotated[
-        list[str] | None, _option(_chaos, "Kill -9 the server at this second (--start).")
+        list[str] | None, _flag(_chaos, "Kill -9 the server at this second (--start).")
     ] = None
     drain_at: Annotated[
-        list[str] | None, _option(_chaos, "Drain the server at this second (--start).")
+        list[str] | None, _flag(_chaos, "Drain the server at this second (--start).")
     ] = None
 
     slo: Annotated[
-        str | None, _option(_outcome, "The objective: 'p99<50ms,errors<0.1%%'. Missed: exit 1.")
+        str | None, _option(_outcome, "The objective: 'p99<50ms,errors<0.1%'. Missed: exit 1.")
     ] = None
     compare: Annotated[
         Path | None, _option(_outcome, "The JSON file of an earlier run, to be held against.")
@@ -130,8 +131,13 @@ class Flags:
     )
     name: Annotated[str | None, _option(_outcome, "Of the files; else plan and time.")] = None
     find_capacity: Annotated[
-        Literal["rate", "sessions"] | None,
-        _option(_outcome, "Search the most that meets the objective."),
+        list[Literal["rate", "sessions"]] | None,
+        Parameter(
+            group=_outcome,
+            consume_multiple=True,
+            negative=(),
+            help="Search the most that meets the objective: rate (if nothing is said) or sessions.",
+        ),
     ] = None
 
 
@@ -154,7 +160,11 @@ def loadtest(
     if plans:
         _list_plans()
         return 0
-    flags = flags or Flags()
+    return run(plan, flags or Flags())
+
+
+def run(plan: str, flags: Flags) -> int:
+    """The command; the exit code."""
     if importlib.util.find_spec("hdrh") is None:
         return _complain("it needs hdrhistogram: pip install 'ecan-web[load]'", _USAGE)
     try:
@@ -163,12 +173,10 @@ def loadtest(
         return asyncio.run(_main(plan, chosen, flags, baseline))
     except (PlanError, slo.SloError, CompareError, ValueError) as error:
         return _complain(str(error), _USAGE)
-    except (FleetError, StartError) as error:
+    except (FleetError, StartError, RefusedError) as error:
         return _complain(str(error), _REFUSED)
-    except WireError as error:
+    except (WireError, NoServerError) as error:
         return _complain(f"cannot reach the server: {error}", _NO_CONNECTION)
-    except ClientError as error:
-        return _complain(str(error), _NO_CONNECTION)
 
 
 def _complain(text: str, code: int) -> int:
@@ -298,7 +306,7 @@ async def _capacity(runner: Runner, plan: Plan, flags: Flags, live: Live) -> int
     from ecan.loadtest.capacity import search  # noqa: PLC0415 - only then
     from ecan.loadtest.report import write_capacity  # noqa: PLC0415 - only then
 
-    kind = flags.find_capacity or "rate"
+    kind = flags.find_capacity[0] if flags.find_capacity else "rate"
     hold_s = _CAPACITY_S if flags.duration is None else units.seconds(flags.duration)
     found = await search(runner, plan, kind, hold_s, live)
     html, data = write_capacity(found, flags.out, flags.name)

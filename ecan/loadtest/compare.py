@@ -97,19 +97,24 @@ def _row_server(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
 
 
 def _caveats(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
-    caveats = []
-    for what in ("name", "users", "loop", "chaos"):
-        if new["plan"][what] != old["plan"][what]:
-            caveats.append(f"another {what}: {old['plan'][what]} before, now {new['plan'][what]}")
+    caveats = [
+        f"another {what}: {old['plan'][what]} before, now {new['plan'][what]}"
+        for what in ("name", "users", "loop", "chaos")
+        if new["plan"][what] != old["plan"][what]
+    ]
     targets = [
         [phase["target_rate"] for phase in r["phases"] if phase["measured"]] for r in (new, old)
     ]
     if targets[0] != targets[1]:
         caveats.append(f"another rate: {targets[1]} before, now {targets[0]}")
-    for what in ("system", "cpus", "python"):
-        if new["machine"][what] != old["machine"][what]:
-            caveats.append(f"another {what}: {old['machine'][what]}, now {new['machine'][what]}")
-    for name, result in (("this run", new), ("the earlier run", old)):
-        if not result["generator"]["valid"]:
-            caveats.append(f"{name} is invalid: {'; '.join(result['generator']['reasons'])}")
+    caveats += [
+        f"another {what}: {old['machine'][what]} before, now {new['machine'][what]}"
+        for what in ("system", "cpus", "python")
+        if new["machine"][what] != old["machine"][what]
+    ]
+    caveats += [
+        f"{name} is invalid: {'; '.join(result['generator']['reasons'])}"
+        for name, result in (("this run", new), ("the earlier run", old))
+        if not result["generator"]["valid"]
+    ]
     return caveats

@@ -106,24 +106,28 @@ class Live:
         full = round(done * _BAR_CELLS)
         left = max(0.0, self._plan.seconds - row["second"])
         room = max(10, width - 40)
-        bad = row["errors"] or row["dropped"]
+        bad = _RED if row["errors"] or row["dropped"] else ""
         violations = row["violations"]
+        bar = f"{'█' * full}{_DIM}{'░' * (_BAR_CELLS - full)}{_RESET}"
+        errors, dropped = self._sums["errors"], self._sums["dropped"]
+        kept = f"{_RED}{violations} broken" if violations else f"{_GREEN}kept so far"
+        latency = f"p50 {show_ms(row['p50_ms'])}  {_BOLD}p99 {show_ms(row['p99_ms'])}{_RESET}"
+        rows = {
+            "rate": f"{_BOLD}{row['ok']:>8,}/s{_RESET} of {row['sent']:,}/s"
+            f"  {_DIM}{sparkline(self._rates, room)}{_RESET}",
+            "latency": f"{latency}  max {show_ms(row['max_ms'])}",
+            "p99": f"{_DIM}{sparkline(self._latencies, room)}{_RESET}",
+            "errors": f"{bad}{row['errors']}/s, {show_count(errors)} so far{_RESET}",
+            "dropped": f"{bad}{row['dropped']}/s, {show_count(dropped)} so far{_RESET}",
+            "users": f"{row['connected']:,} connected, {row['under_way']:,} requests under way",
+            "promises": f"{kept}{_RESET}",
+            "server": ", ".join(_server(sample)) or f"{_DIM}not on this machine{_RESET}",
+        }
+        hint = f"{_DIM}Ctrl-C ends it and writes the report{_RESET}"
         return [
-            f"{_BOLD}{self._plan.name}{_RESET}  {phase}   {_DIM}Ctrl-C ends it and writes the"
-            f" report{_RESET}",
-            f"{'█' * full}{_DIM}{'░' * (_BAR_CELLS - full)}{_RESET} {done * 100:3.0f} %"
-            f"   {row['second']:.0f} s, {left:.0f} s left",
-            f"rate      {_BOLD}{row['ok']:>8,}/s{_RESET} of {row['sent']:,}/s  "
-            f"{_DIM}{sparkline(self._rates, room)}{_RESET}",
-            f"latency   p50 {show_ms(row['p50_ms'])}  {_BOLD}p99 {show_ms(row['p99_ms'])}{_RESET}"
-            f"  max {show_ms(row['max_ms'])}",
-            f"          {_DIM}p99 {sparkline(self._latencies, room)}{_RESET}",
-            f"{_RED if bad else ''}errors    {row['errors']}/s, {show_count(self._sums['errors'])}"
-            f" so far   dropped {row['dropped']}/s, {show_count(self._sums['dropped'])}{_RESET}",
-            f"users     {row['connected']:,} connected, {row['under_way']:,} requests under way",
-            f"promises  {_RED if violations else _GREEN}"
-            f"{f'{violations} broken' if violations else 'kept so far'}{_RESET}",
-            f"server    {', '.join(_server(sample)) or f'{_DIM}not on this machine{_RESET}'}",
+            f"{_BOLD}{self._plan.name}{_RESET}  {phase}   {hint}",
+            f"{bar} {done * 100:3.0f} %   {row['second']:.0f} s, {left:.0f} s left",
+            *(f"{name:9} {text}" for name, text in rows.items()),
         ]
 
     def _draw(self, lines: list[str]) -> None:
