@@ -191,7 +191,7 @@ async def run(quick: bool = False) -> dict[str, Any]:
     """Measure, print, return."""
     connections = 20 if quick else 200
     young_s, grown_s, rounds, alone_s, open_s, quiet_rounds = (
-        (0.1, 0.1, 1, 0.2, 0.3, 1) if quick else (0.7, 1.5, 8, 1.0, 3.0, 5)
+        (0.1, 0.1, 1, 0.2, 0.3, 1) if quick else (0.7, 1.2, 8, 1.0, 2.0, 4)
     )
     rate = 500 if quick else 4000
     changes = dict.fromkeys(MODES, 0.0)
