@@ -12,8 +12,7 @@ import socket
 
 import pytest
 
-from ecan import app as app_module
-from ecan.app import App, build_registry, main, serve
+from ecan.app import App, build_registry, folders, main, process, serve
 from ecan.config import Settings
 from ecan.errors import ConfigError, StoreError
 from ecan.testing import ADMIN_PASSWORD, Client
@@ -155,7 +154,7 @@ def test_an_unknown_variable_is_warned_of(monkeypatch, capsys):
     async def nothing(_config):
         return 0
 
-    monkeypatch.setattr(app_module, "serve", nothing)
+    monkeypatch.setattr(process, "serve", nothing)
     with pytest.raises(SystemExit) as ended:
         main()
 
@@ -220,7 +219,7 @@ async def test_a_second_signal_hurries(capsys, tmp_path, signals):
 )
 def test_the_ready_line_has_a_url(tmp_path, host, shown):
     """An IPv6 address stands in brackets."""
-    assert app_module._host(config(tmp_path, ws_host=host)) == shown
+    assert process._host(config(tmp_path, ws_host=host)) == shown
 
 
 # -- App ----------------------------------------------------------------------------------
@@ -337,8 +336,9 @@ def test_the_browser_app_is_found_beside_the_package_or_in_the_working_directory
 ) -> None:
     """An installed `ecan serve` started in a checkout serves the app that was built there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app_module, "__file__", str(tmp_path / "site" / "ecan" / "app.py"))
-    assert app_module.gui_folder() == tmp_path / "gui_v2" / "dist"
+    folder = tmp_path / "site" / "ecan" / "app"
+    monkeypatch.setattr(folders, "__file__", str(folder / "folders.py"))
+    assert folders.gui_folder() == tmp_path / "gui_v2" / "dist"
 
     (tmp_path / "site" / "gui_v2" / "dist").mkdir(parents=True)
-    assert app_module.gui_folder() == tmp_path / "site" / "gui_v2" / "dist"
+    assert folders.gui_folder() == tmp_path / "site" / "gui_v2" / "dist"

@@ -1,107 +1,52 @@
-"""The composition root: which parts there are, who gets what, start order and its reverse."""
+"""Which parts there are, who gets what, start order and its reverse."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
-import os
-import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import orjson
 
-from ecan import __version__
 from ecan.actors import Directory, Environment, PoisonGuard, SessionService
-from ecan.actors.log_context import log_facts, log_secrets
 from ecan.actors.refusals import drained_error
 from ecan.admin.live import live_settings
 from ecan.admin.server import AdminServer
 from ecan.admin.vitals import VitalSigns
-from ecan.config import LiveSettings, Settings, load
-from ecan.errors import ConfigError, StoreError
+from ecan.app.figures import Figures
+from ecan.app.folders import gui_folder
+from ecan.app.methods import build_registry, built_in
+from ecan.config import LiveSettings, Settings
+from ecan.errors import ConfigError
 from ecan.gateway import Assets, Gateway, HttpAnswers, Lobby, Router
-from ecan.handlers import system
 from ecan.handlers.accounts import AccountService, LoginThrottle, Passwords
 from ecan.handlers.modules import HandlerModules
-from ecan.handlers.registry import Registry, load_registry
 from ecan.handlers.reload import Reloader
-from ecan.observability import Metrics, configure, get_logger, serve_metrics, tracing
+from ecan.observability import Metrics, get_logger, serve_metrics
 from ecan.runtime import (
     LoopClock,
     ProcessLane,
-    Stall,
     StallWatchdog,
     WorkerThreads,
-    run_fenced,
     set_switch_interval,
 )
 from ecan.store import make_store
-from ecan.store.base import MAX_LETTERS
 from ecan.store.users import UserStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from pathlib import Path
 
-    from ecan.actors.call import Call
     from ecan.observability import EventBus
-
-EXIT_CONFIG = 2
-"""As CONTRACT §8: usage or configuration."""
-
-GC_THRESHOLD = 10_000
-"""New objects between two looks of the collector at the youngest ones."""
 
 ANSWER_TIMEOUT_S = 5.0
 """How long the store may take to keep the last answers before connections close."""
 
 DRAIN_LOOK_S = 0.02
 
-LAG_INTERVAL_S = 1.0
-"""Between two measurements of the loop's lag."""
-
-GUI_FOLDER = Path("gui_v2") / "dist"
-"""Of the built browser app: beside the package, or, when that was installed elsewhere, here."""
-
-
-def gui_folder() -> Path:
-    """Where the built browser app is, or would be."""
-    beside = Path(__file__).parent.parent / GUI_FOLDER
-    return beside if beside.is_dir() else Path.cwd() / GUI_FOLDER
-
-
 log = get_logger("ecan.app")
 
 
-BUILT_IN = (
-    "ecan.handlers.system",
-    "ecan.handlers.accounts.methods",
-    "ecan.handlers.session",
-    "ecan.handlers.settings",
-)
-"""Modules with handlers of our own; `DEBUG` is one with ECAN_DEBUG_METHODS."""
-
-DEBUG = "ecan.handlers.debug"
-
-
-def built_in(config: Settings) -> tuple[str, ...]:
-    """Our own modules with handlers, as configured."""
-    return (*BUILT_IN, DEBUG) if config.debug_methods else BUILT_IN
-
-
-def build_registry(config: Settings) -> Registry:
-    """Every method of the server: ours, and those of ECAN_HANDLERS.
-
-    Raises:
-        ConfigError: a module does not import, or two methods have one name.
-    """
-    return load_registry([*built_in(config), *config.handlers])
-
-
-class App:
+class App(Figures):
     """One server. `start` and `stop` say in which order everything comes and goes.
 
     Args:
@@ -346,163 +291,6 @@ class App:
         """See `ecan.admin.ports.AdminPort`."""
         return self.vital_signs.read()
 
-    # -- what the parts ask for ------------------------------------------------------
-
-    def health(self) -> tuple[str, int]:
-        """For /health: status and number of sessions."""
-        status = "healthy"
-        if self._draining:
-            status = "draining"
-        elif self.store.trouble is not None:
-            status = "degraded"
-        return status, self.sessions.count()
-
-    def is_draining(self) -> bool:
-        """See `ecan.handlers.ports.Server`."""
-        return self._draining
-
-    def status(self) -> dict[str, Any]:
-        """See `ecan.handlers.ports.Server`."""
-        return {
-            "status": self.health()[0],
-            "mode": self.settings.mode,
-            "version": __version__,
-            "uptime_s": round(self.clock.mono() - self._started_mono, 1),
-            "sessions": self.sessions.by_state(),
-            "connections": self._connection_count(),
-            "store": self.store.name,
-            "store_trouble": self.store.trouble,
-            "handlers": len(self.registry),
-            "crashes": self.metrics.crashes,
-            "restarts": self.metrics.restarts,
-            "suspended_methods": dict(self.guard.suspended),
-            "dead_letters": self._dead_letters(),
-            "worker_threads": self.workers.threads,
-            "worker_zombies": self.workers.zombies,
-        }
-
-    def _dead_letters(self) -> int:
-        return min(self.metrics.dead_letters, MAX_LETTERS)
-
-    def _connection_count(self) -> int:
-        return self.gateway.connection_count
-
-    def _openrpc(self) -> bytes:
-        return orjson.dumps(system.discover_document(self.registry))
-
-    def _observe(self, call: Call, status: str) -> None:
-        started = call.started_mono
-        ended = self.clock.mono()
-        name = call.spec.name
-        figures = self.metrics.methods.get(name) or self.metrics.method(name)
-        done = call.done_mono or ended
-        figures.observe(
-            status,
-            (started or ended) - call.accepted_mono,
-            done - started if started else 0.0,
-            ended - done if call.committing else None,
-        )
-
-    def _measure_lag(self, due_mono: float) -> None:
-        """How late the loop runs what was due."""
-        now = self.clock.mono()
-        self.metrics.loop_lag.observe(max(0.0, now - due_mono))
-        self.vital_signs.sample(max(0.0, now - due_mono))
-        self._look_at_store()
-        due = now + LAG_INTERVAL_S
-        self._lag_timer = self.clock.call_at(due, self._measure_lag, due)
-
-    def _look_at_store(self) -> None:
-        trouble, self._trouble = self._trouble, self.store.trouble
-        if (trouble is None) is not (self._trouble is None):
-            if self._trouble is None:
-                self.events.emit("store.recovered")
-            else:
-                self.events.emit("store.degraded", trouble=self._trouble)
-
-    def _stalled(self, stall: Stall) -> None:
-        self.vital_signs.stalled(stall)
-        if not stall.ended:
-            self.metrics.stalls += 1
-
-    def _gauges(self) -> None:
-        gauge = self.metrics.gauge_callback
-        gauge("sessions", self.sessions.by_state)
-        gauge("connections", self._connection_count)
-        gauge("worker_threads", lambda: self.workers.threads)
-        gauge("worker_zombies", lambda: self.workers.zombies)
-        gauge("dead_letters", self._dead_letters)
-        gauge("methods_suspended", lambda: dict.fromkeys(self.guard.suspended, 1.0))
-        gauge("store_degraded", lambda: float(self.store.trouble is not None))
-        gauge("draining", lambda: float(self._draining))
-
 
 def _cannot_listen(name: str, host: str, port: int, error: OSError) -> ConfigError:
     return ConfigError(name, f"{host}:{port}", f"cannot listen there: {error.strerror or error}")
-
-
-async def serve(config: Settings) -> int:
-    """Run a server until a signal ends it.
-
-    Returns:
-        The process's exit code.
-    """
-    app = App(config)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, app.ask_stop)
-    await app.start()
-    # What start-up made stays: no need to look at it in every collection. And a request
-    # makes a dozen objects that die with it: the default of 700 would look every 60 requests.
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 20)
-    print(  # noqa: T201 - the ready line is part of the contract
-        f"ecan: ready on {'https' if config.tls_cert else 'http'}://{_host(config)}:"
-        f"{app.gateway.port} (mode={config.mode}, store={app.store.name}, "
-        f"handlers={len(app.registry)})",
-        flush=True,
-    )
-    await app.stop_asked.wait()
-    drain = loop.create_task(app.drain())
-    second = loop.create_task(app.stop_at_once.wait())
-    await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
-    hurried = not drain.done()
-    for task in (drain, second):
-        task.cancel()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1.0 if hurried else 10.0):
-            await app.stop()
-    log.info("server.stopped", hurried=hurried)
-    return 0
-
-
-def _host(config: Settings) -> str:
-    return f"[{config.ws_host}]" if ":" in config.ws_host else config.ws_host
-
-
-def main() -> None:
-    """Entry point of `web_server.py` and `ecan serve`; ends the process."""
-    try:
-        config = attrs.evolve(load(), mode="web")
-        configure(config.log_level, config.log_format, facts=log_facts, secrets=log_secrets)
-        for name, suggestion in config.unknown:
-            log.warning("settings.unknown", name=name, did_you_mean=suggestion)
-        tracing.start(os.environ)
-        try:
-            code = _run(serve(config))
-        finally:
-            tracing.stop()
-    except (ConfigError, StoreError) as error:
-        sys.stderr.write("".join(f"ecan: {line}\n" for line in str(error).splitlines()))
-        sys.exit(EXIT_CONFIG)
-    sys.exit(code)
-
-
-def _run(coroutine: Coroutine[Any, Any, int]) -> int:
-    try:
-        import uvloop  # noqa: PLC0415 - not everywhere
-
-        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    except ImportError:  # pragma: no cover - where there is no uvloop
-        factory = asyncio.new_event_loop
-    return run_fenced(coroutine, factory)
