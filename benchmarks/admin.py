@@ -61,7 +61,11 @@ async def measure(operator: AsyncClient, method: str, params: dict) -> tuple[flo
 
 async def main(count: int) -> None:
     logging.disable(logging.INFO)
-    settings = {"max_sessions": 2 * count, "passivate_detached_after_s": 86400.0, "passivate_after_s": 86400.0}
+    settings = {
+        "max_sessions": 2 * count,
+        "passivate_detached_after_s": 86400.0,
+        "passivate_after_s": 86400.0,
+    }
     async with running_app(**settings) as server, server.admin() as operator:
         began = time.perf_counter()
         for _ in range(max(1, count // 5000)):

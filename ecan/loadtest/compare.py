@@ -96,17 +96,24 @@ def _row_server(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     return {key: _cell(mine[key], theirs[key]) for key in mine}
 
 
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
 def _caveats(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
     caveats = [
-        f"another {what}: {old['plan'][what]} before, now {new['plan'][what]}"
+        f"another {what}: {_words(old['plan'][what])} before, now {_words(new['plan'][what])}"
         for what in ("name", "users", "loop", "chaos")
         if new["plan"][what] != old["plan"][what]
     ]
     targets = [
-        [phase["target_rate"] for phase in r["phases"] if phase["measured"]] for r in (new, old)
+        {phase["target_rate"] for phase in r["phases"] if phase["measured"]} for r in (new, old)
     ]
     if targets[0] != targets[1]:
-        caveats.append(f"another rate: {targets[1]} before, now {targets[0]}")
+        rates = [_words([f"{rate:g}/s" for rate in t if rate is not None]) for t in targets]
+        caveats.append(f"another rate: {rates[1]} before, now {rates[0]}")
     caveats += [
         f"another {what}: {old['machine'][what]} before, now {new['machine'][what]}"
         for what in ("system", "cpus", "python")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,16 @@ MAX_US = 3_600_000_000
 """An hour."""
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+
+
+def highest_equivalent(value: int) -> int:
+    """The highest value of the bucket of ``value``.
+
+    >>> highest_equivalent(1000), highest_equivalent(1_000_000)
+    (1000, 1000447)
+    """
+    shift = max(0, value.bit_length() - SUB_BUCKET_BITS)
+    return value | ((1 << shift) - 1)
 
 
 class Counts:
@@ -82,43 +93,40 @@ class Counts:
         return histogram
 
     def percentiles_ms(self, wanted: Iterable[float] = PERCENTILES) -> list[float]:
-        """Percentiles in milliseconds, by HdrHistogram's own arithmetic; empty without values."""
+        """Percentiles in milliseconds; empty without values.
+
+        The least bucket that at least so many values lie in or below: the rank is rounded
+        up, as in HdrHistogram for Java (the one for Python rounds it to the nearest, which
+        is below the percentile). A bucket speaks for its highest value.
+        """
         if not self.n:
             return []
-        histogram = self.histogram()
-        return [histogram.get_value_at_percentile(p) / 1000 for p in wanted]
+        found = []
+        left = iter(sorted(self.buckets.items()))
+        seen = value = 0
+        for percentile in wanted:
+            rank = max(1, math.ceil(self.n * percentile / 100 - 1e-9))
+            while seen < rank:
+                value, count = next(left)
+                seen += count
+            found.append(highest_equivalent(value) / 1000)
+        return found
 
     def quick_ms(self, percentile: float) -> float | None:
-        """One percentile without a histogram, for the live screen; None without values."""
-        if not self.n:
-            return None
-        rank = max(1, -(-self.n * percentile // 100))
-        seen = 0
-        value = 0
-        for value in sorted(self.buckets):
-            seen += self.buckets[value]
-            if seen >= rank:
-                break
-        return value / 1000
-
-    def share_above(self, ms: float) -> float:
-        """Share of the values above a bound."""
-        if not self.n:
-            return 0.0
-        return sum(c for value, c in self.buckets.items() if value > ms * 1000) / self.n
+        """One percentile; None without values."""
+        return next(iter(self.percentiles_ms((percentile,))), None)
 
     def summary(self) -> dict[str, Any]:
         """Count, mean, percentiles, maximum in milliseconds, and the portable encoding."""
         if not self.n:
             return {"n": 0}
-        histogram = self.histogram()
         names = (f"p{p:g}" for p in PERCENTILES)
         return {
             "n": self.n,
             "mean_ms": round(self.total_s / self.n * 1000, 4),
             **dict(zip(names, self.percentiles_ms(), strict=True)),
-            "max_ms": histogram.get_max_value() / 1000,
-            "hdr": histogram.encode().decode(),
+            "max_ms": self.quick_ms(100.0),
+            "hdr": self.histogram().encode().decode(),
         }
 
     def curve(self) -> list[tuple[float, float]]:

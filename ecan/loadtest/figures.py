@@ -10,7 +10,7 @@ from ecan.loadtest.counts import from_hdr
 from ecan.loadtest.units import show_bytes, show_count, show_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 CURVE_POINTS = 160
 CURVE_METHODS = 4
@@ -25,6 +25,18 @@ def _show_share(odds: float) -> str:
     """1 / (1 - q) as a percentile: 100 is 99 %."""
     percent = 100 - 100 / odds
     return f"{percent:.6g} %" if odds >= 1e6 else f"{float(f'{percent:.5g}'):g} %"  # noqa: PLR2004
+
+
+def _show_percent(value: float) -> str:
+    return f"{value * 100:.0f} %"
+
+
+def _mib(value: float | None) -> float | None:
+    return None if value is None else value / 2**20
+
+
+def _show_mib(value: float) -> str:
+    return show_bytes(value * 2**20)
 
 
 def time_charts(result: dict[str, Any], old: dict[str, Any] | None = None) -> list[str]:
@@ -58,7 +70,8 @@ def time_charts(result: dict[str, Any], old: dict[str, Any] | None = None) -> li
     charts = [
         chart("Latency over time", xs, latencies, x, log_axis(values, show_ms), bands, marks),
     ]
-    rates = [Line("due", column("sent"), "s6"), Line("answered", column("ok"), "s1", area=True)]
+    due = [row["sent"] if row["second"] <= end + 1 else None for row in rows]
+    rates = [Line("due", due, "s6"), Line("answered", column("ok"), "s1", area=True)]
     values = [value for line in rates for value in line.ys]
     y = linear_axis(values, show_count)
     charts.append(chart("Requests a second", xs, rates, x, y, bands, marks))
@@ -89,9 +102,9 @@ def _server_charts(
         y = linear_axis(percent, lambda value: f"{value:.0f} %")
         lines = [Line("CPU (100 % is one core)", percent, "s1", area=True)]
         charts.append(chart("Server CPU", xs, lines, x, y, bands, marks))
-    rss = [row.get("server", {}).get("rss_bytes") for row in rows]
+    rss = [_mib(row.get("server", {}).get("rss_bytes")) for row in rows]
     if any(value is not None for value in rss):
-        y = linear_axis(rss, show_bytes)
+        y = linear_axis(rss, _show_mib)
         lines = [Line("resident", rss, "s2", area=True)]
         charts.append(chart("Server memory", xs, lines, x, y, bands, marks))
     return charts
@@ -185,6 +198,8 @@ def cost_charts(found: dict[str, Any]) -> list[str]:
     for key, title, style in (("cpu", "Server CPU", "s1"), ("rss_bytes", "Server memory", "s2")):
         ys = [point[key] for point in points]
         if any(value is not None for value in ys):
-            show = show_bytes if key == "rss_bytes" else lambda value: f"{value * 100:.0f} %"
+            show: Callable[[float], str] = _show_percent
+            if key == "rss_bytes":
+                ys, show = [_mib(value) for value in ys], _show_mib
             charts.append(chart(title, loads, [Line(title, ys, style)], x, linear_axis(ys, show)))
     return charts

@@ -12,7 +12,7 @@ import attrs
 from ecan import __version__
 from ecan.loadtest import slo
 from ecan.loadtest.checks import Violations
-from ecan.loadtest.counts import Counts
+from ecan.loadtest.counts import Counts, from_hdr
 from ecan.loadtest.health import LAG_PERCENTILE, verdict
 from ecan.loadtest.recorder import AROUND, PARTS, Stats
 
@@ -113,10 +113,7 @@ def _percentile(latency: dict[str, Any], percentile: float) -> float:
     name = f"p{percentile:g}"
     if name in latency:
         return float(latency[name])
-    from hdrh.histogram import HdrHistogram  # noqa: PLC0415 - an extra
-
-    histogram = HdrHistogram.decode(latency["hdr"].encode())
-    return float(histogram.get_value_at_percentile(percentile)) / 1000
+    return from_hdr(latency["hdr"]).percentiles_ms((percentile,))[0]
 
 
 # -- merging ---------------------------------------------------------------------------

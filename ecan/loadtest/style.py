@@ -10,13 +10,13 @@ STYLE = """
 --b1:#6ea3f71f;--faint:#ffffff0d}}
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-main{max-width:1000px;margin:0 auto;padding:28px 20px 60px}
+main{max-width:1080px;margin:0 auto;padding:28px 20px 60px}
 h1{font-size:26px;margin:0 0 4px;letter-spacing:-.01em}h2{font-size:17px;margin:34px 0 10px}
 p{margin:6px 0}.soft{color:var(--soft)}.small{font-size:13px}
 .verdict{border-radius:8px;padding:10px 14px;margin:16px 0;font-weight:600}
 .verdict.ok{background:var(--okbg);color:var(--ok)}.verdict.bad{background:var(--badbg);
 color:var(--bad)}.verdict ul{margin:4px 0 0;padding-left:20px;font-weight:400}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(132px,1fr));gap:10px;margin:16px 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:16px 0}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 12px}
 .card b{display:block;font-size:21px;font-weight:650;font-variant-numeric:tabular-nums;
 white-space:nowrap}.card span{color:var(--soft);font-size:12.5px}.card.bad b{color:var(--bad)}
@@ -51,7 +51,7 @@ tr:last-child td{border-bottom:0}th{color:var(--soft);font-weight:600;font-size:
 th:first-child,td:first-child,.left{text-align:left}td.wrap{white-space:normal;text-align:left}
 tr.strong td{font-weight:650}td.bad{color:var(--bad)}td.ok{color:var(--ok)}
 td.few{color:var(--soft);font-style:italic}
-.split{display:flex;height:18px;border-radius:4px;overflow:hidden;min-width:260px;
+.split{display:flex;height:18px;border-radius:4px;overflow:hidden;min-width:150px;
 background:var(--grid)}.split i{display:block;height:100%}.i1{background:var(--c1)}
 .i2{background:var(--c2)}.i3{background:var(--c3)}.i4{background:var(--c4)}.i5{background:var(--c5)}
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 12px;

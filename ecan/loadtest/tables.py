@@ -21,6 +21,8 @@ LATENCY_NOTE = {
     " italics have fewer than ten requests beyond them.",
 }
 
+PHASE_COLUMNS = ("p50", "p90", "p99", "p99.9", "max_ms")
+
 SPLIT = (
     ("late", "waiting to be sent", "from the intended time to the write, reconnects included"),
     ("network", "network and the rest", "wire, kernel, gateway, and the commit if it is not told"),
@@ -31,10 +33,13 @@ SPLIT = (
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML; a whole ``<td`` is taken as it is."""
+    """Cells are HTML; a whole ``<td`` is taken as it is. A head that begins with < is left."""
     if not rows:
         return ""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
+    top = "".join(
+        f'<th class="left">{cell.removeprefix("<")}</th>' if cell[:1] == "<" else f"<th>{cell}</th>"
+        for cell in head
+    )
     body = "".join(
         "<tr>" + "".join(c if c.startswith("<td") else f"<td>{c}</td>" for c in row) + "</tr>"
         for row in rows
@@ -54,13 +59,13 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share * 100:.3g} %"
 
 
-def _latency(row: dict[str, Any]) -> list[str]:
+def _latency(row: dict[str, Any], columns: Sequence[str] = COLUMNS) -> list[str]:
     latency = row["parts"]["total"]
     return [
         show_ms(latency.get(key))
         if trusted(key, latency["n"]) or latency.get(key) is None
         else f'<td class="few">{show_ms(latency[key])}</td>'
-        for key in COLUMNS
+        for key in columns
     ]
 
 
@@ -133,15 +138,16 @@ def split(result: dict[str, Any]) -> str:
         f'<span class="key s{i}" title="{html.escape(why)}">{html.escape(label)}</span>'
         for i, (_, label, why) in enumerate(SPLIT, 1)
     )
-    head = ["method", "mean", *(f"{key} p50 / p99" for key, _, _ in SPLIT)]
-    return f'<p class="soft small legend">{keys}</p>{_table(head, rows)}'
+    head = ["method", "<mean", *(key for key, _, _ in SPLIT)]
+    note = '<p class="soft small">The bar is the mean; the columns are p50 / p99 of each part.</p>'
+    return f'<p class="soft small legend">{keys}</p>{_table(head, rows)}{note}'
 
 
 def phases(result: dict[str, Any]) -> str:
     """What clients saw in each phase."""
     head = [
         "phase", "rate", "sent", "errors", "dropped", "replayed", "reconnects",
-        *(c.removesuffix("_ms") for c in COLUMNS),
+        *(c.removesuffix("_ms") for c in PHASE_COLUMNS),
     ]  # fmt: skip
     rows = []
     for phase in result["phases"]:
@@ -156,7 +162,7 @@ def phases(result: dict[str, Any]) -> str:
                 show_count(phase["dropped"]),
                 show_count(phase["replayed"]),
                 show_count(back["ok"]) if back else "0",
-                *_latency(phase),
+                *_latency(phase, PHASE_COLUMNS),
             ]
         )
     return _table(head, rows) + _events(result)
@@ -185,7 +191,7 @@ def errors(result: dict[str, Any]) -> str:
             for kind, codes in (("", phase["errors"]), ("asked for", phase["expected"]))
             for code, count in sorted(codes.items(), key=lambda pair: -pair[1])
         ]
-    text = _table(["phase", '<span class="left">code</span>', "count", ""], rows)
+    text = _table(["phase", "<code", "count", "<"], rows)
     closes = result["connections"]
     if closes:
         words = ", ".join(f"{code}: {count}" for code, count in sorted(closes.items()))
@@ -279,7 +285,7 @@ def comparison(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
     names = {"rate": "ok/s", "p50": "p50", "p99": "p99", "p99.9": "p99.9", "errors": "errors"}
-    head = ["method", *(f"{label}: before, now, ratio" for label in names.values())]
+    head = ["method", *(f"{label}: now / before" for label in names.values())]
     rows = [
         [_left(row["name"]), *(_ratio_cell(key, row["cells"][key]) for key in names)]
         for row in found["rows"]
@@ -304,12 +310,13 @@ def _ratio_cell(key: str, cell: dict[str, float | None]) -> str:
     show = {"rate": show_count, "errors": _percent}.get(key, show_ms)
     old, new = ("-" if cell[k] is None else show(cell[k] or 0.0) for k in ("old", "new"))
     ratio = cell["ratio"]
+    both = f'<span class="soft small">{old} → {new}</span>'
     if ratio is None:
-        return f"{old}, {new}"
+        return f"–<br>{both}"
     # A tenth is noise on most machines.
     worse, better = (ratio > 1.1, ratio < 0.9) if key != "rate" else (ratio < 0.9, ratio > 1.1)  # noqa: PLR2004
     style = "bad" if worse else "ok" if better else ""
-    return f'<td class="{style}">{old}, {new}, <b>{ratio:.2f}</b></td>'
+    return f'<td class="{style}"><b>{ratio:.2f}</b><br>{both}</td>'
 
 
 def points(found: dict[str, Any]) -> str:
