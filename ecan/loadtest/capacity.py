@@ -20,13 +20,12 @@ PRECISION = 1.05
 
 MAX_POINTS = 40
 LEAST_LOAD = 1.0
-NEAR = (0.7, 1.5)
-"""Measured over allowed: between these a point is borderline, and is tried again."""
+NEAR = (0.7, 5.0)
+"""Measured over allowed: between these a point is borderline, and is tried again. The upper
+bound is far off because one hiccup of the machine is enough to miss a p99 once."""
 
 WARM_UP_S = 2.0
 IDLE_RATE = 20.0
-FIRST_SESSIONS = 250
-FIRST_RATE = 50.0
 
 
 @attrs.frozen(kw_only=True)
@@ -150,9 +149,8 @@ async def search(
         live.note(f"{load:,.4g} {'requests/s' if kind == 'rate' else 'sessions'}: {words}")
         return point
 
-    first = FIRST_RATE if kind == "rate" else FIRST_SESSIONS
-    asked = plan.phases[-1].rate if kind == "rate" else plan.users
-    found = await find(trial, min(float(asked or first), first), whole=kind == "sessions")
+    first = plan.phases[-1].last_rate if kind == "rate" else float(plan.users)
+    found = await find(trial, max(LEAST_LOAD, first), whole=kind == "sessions")
     return {
         "format": "ecan-loadtest-capacity/1",
         "kind": kind,

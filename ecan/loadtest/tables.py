@@ -312,7 +312,7 @@ def _ratio_cell(key: str, cell: dict[str, float | None]) -> str:
     ratio = cell["ratio"]
     both = f'<span class="soft small">{old} → {new}</span>'
     if ratio is None:
-        return f"–<br>{both}"
+        return f"-<br>{both}"
     # A tenth is noise on most machines.
     worse, better = (ratio > 1.1, ratio < 0.9) if key != "rate" else (ratio < 0.9, ratio > 1.1)  # noqa: PLR2004
     style = "bad" if worse else "ok" if better else ""
