@@ -11,7 +11,7 @@ GUI_SOURCES := $(shell find gui_v2/src gui_v2/public -type f 2>/dev/null) gui_v2
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke soak lock clean py-test setup
+.PHONY: help run test check fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke kill soak lock clean py-test setup
 
 help: ## List the verbs.
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -96,6 +96,9 @@ bench: $(PY_READY) ## Measure against reference servers; results are ratios.
 
 bench-smoke: $(PY_READY)
 	$(BIN)/python -m benchmarks --quick
+
+kill: $(PY_READY) ## Kill -9 a real server a hundred times under load (seven minutes).
+	ECAN_KILLS=100 $(BIN)/pytest -s tests/fault/test_kill.py -k test_kill_9
 
 soak: $(PY_READY) ## Run the simulator on new seeds until stopped.
 	$(BIN)/python -m ecan.testing.simulator --soak

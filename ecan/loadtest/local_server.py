@@ -47,6 +47,7 @@ class LocalServer:
     """``ecan serve`` in a folder that is deleted afterwards; an asynchronous context manager.
 
     Attributes:
+        folder: its data directory, once it is started.
         port: where it listens, the same after a restart.
         password: of the user ``load``.
         starts: how often it was started.
@@ -57,26 +58,28 @@ class LocalServer:
         self.password = secrets.token_urlsafe(16)
         self.starts = 0
         self._environ = dict(os.environ if environ is None else environ)
-        self._folder = tempfile.TemporaryDirectory(prefix="ecan-loadtest-")
+        self.folder = Path()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._log = self.folder / "server.log"
 
     async def __aenter__(self) -> Self:
+        self._temporary = tempfile.TemporaryDirectory(prefix="ecan-loadtest-")
+        self.folder = Path(self._temporary.name)
         try:
             await self.start()
         except StartError:
-            self._folder.cleanup()
+            self._temporary.cleanup()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.kill()
-        self._folder.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     @property
-    def folder(self) -> Path:
-        """Its data directory."""
-        return Path(self._folder.name)
+    def _log(self) -> Path:
+        return self.folder / "server.log"
 
     @property
     def admin_socket(self) -> Path:

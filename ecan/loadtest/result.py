@@ -275,7 +275,7 @@ def _verdict(result: dict[str, Any]) -> dict[str, Any]:
     reasons = []
     checks = result["checks"]
     if checks["total"]:
-        kinds = ", ".join(f"{name} {count}×" for name, count in checks["counts"].items())  # noqa: RUF001 - times
+        kinds = ", ".join(f"{name} {count} times" for name, count in checks["counts"].items())
         reasons.append(f"promises broken: {kinds}")
     if not result["generator"]["valid"]:
         reasons.append("the run is invalid: " + "; ".join(result["generator"]["reasons"]))

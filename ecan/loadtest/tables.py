@@ -206,7 +206,9 @@ def checks(result: dict[str, Any]) -> str:
     rows = []
     for name, words in PROMISES.items():
         count = found["counts"].get(name, 0)
-        state = f'<td class="bad">broken {count}×</td>' if count else '<td class="ok">kept</td>'  # noqa: RUF001 - times
+        state = (
+            f'<td class="bad">broken {count} times</td>' if count else '<td class="ok">kept</td>'
+        )
         rows.append([_left(f"{name}  {words}" if name.startswith("P") else words), state])
     text = _table(["promise", ""], rows)
     text += (
