@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ecan.loadtest.fleet import FleetError
 from ecan.loadtest.plan import Phase, Plan, PlanError
+from ecan.loadtest.units import show_count
+from ecan.loadtest.wire import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -88,7 +91,7 @@ async def find(
         if ok:
             low = load
             if low >= most:
-                return Found(low, points, "That is the most that was asked for.")
+                return Found(low, points, "More cannot be tried from here (open files).")
         else:
             high = load
         if high is math.inf:
@@ -143,14 +146,18 @@ async def search(
         raise PlanError("a capacity is searched with open arrivals, not with --users")
 
     async def trial(load: float) -> Point:
-        result = await runner.run(_trial_plan(plan, kind, load, hold_s))
-        point = make_point(load, result)
+        try:
+            point = make_point(load, await runner.run(_trial_plan(plan, kind, load, hold_s)))
+        except (FleetError, WireError) as error:  # not all of them could connect
+            point = Point(load=load, ok=False, margin=math.inf, facts=_nothing(str(error)))
         words = "met" if point.ok else f"missed: {'; '.join(point.facts['reasons'])}"
-        live.note(f"{load:,.4g} {'requests/s' if kind == 'rate' else 'sessions'}: {words}")
+        unit = "requests/s" if kind == "rate" else "sessions"
+        live.note(f"{show_count(load)} {unit}: {words}")
         return point
 
     first = plan.phases[-1].last_rate if kind == "rate" else float(plan.users)
-    found = await find(trial, max(LEAST_LOAD, first), whole=kind == "sessions")
+    most = math.inf if kind == "rate" else float(runner.most_users)
+    found = await find(trial, max(LEAST_LOAD, first), whole=kind == "sessions", most=most)
     return {
         "format": "ecan-loadtest-capacity/1",
         "kind": kind,
@@ -198,6 +205,11 @@ def make_point(load: float, result: dict[str, Any]) -> Point:
             "reasons": reasons + result["generator"]["reasons"],
         },
     )
+
+
+def _nothing(reason: str) -> dict[str, Any]:
+    keys = ("p50_ms", "p99_ms", "cpu", "rss_bytes")
+    return {"rate": 0.0, "error_share": 1.0, "reasons": [reason], **dict.fromkeys(keys)}
 
 
 def _margin(row: dict[str, Any]) -> float:

@@ -88,6 +88,11 @@ class Runner:
         """What the runs are judged by."""
         return self._options.objective
 
+    @property
+    def most_users(self) -> int:
+        """As open files allow, in the generators; the server has a limit of its own."""
+        return (raise_file_limit() - KEPT_FILES) * self._options.processes
+
     def stop(self) -> None:
         """End the run early; the result is made of what there is."""
         if self._stop is not None:
@@ -134,10 +139,9 @@ class Runner:
         """The plan as this server can play it, and the methods it lacks."""
         if plan.chaos.server_events and self._options.server is None:
             raise PlanError("only a server that was started with --start can be killed or drained")
-        files = raise_file_limit() - KEPT_FILES
-        if plan.users > files * self._options.processes:
+        if plan.users > self.most_users:
             raise PlanError(
-                f"{plan.users} users need as many open files; the limit is {files} a process"
+                f"{plan.users} users need as many open files; {self.most_users} are allowed"
                 " (ulimit -n, or more --processes)"
             )
         if self._methods is None:

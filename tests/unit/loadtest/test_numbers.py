@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ecan.loadtest import capacity, charts, health, slo
+from ecan.loadtest.builtin import PLANS
 from ecan.loadtest.counts import Counts, from_hdr, highest_equivalent
 from ecan.loadtest.figures import _show_share
-from ecan.loadtest.fleet import Seconds
-from ecan.loadtest.plan import Phase, make_phases
+from ecan.loadtest.fleet import FleetError, Seconds
+from ecan.loadtest.live import Live
+from ecan.loadtest.plan import Phase, PlanError, make_phases
 from ecan.loadtest.schedule import Schedule, due_after
+from ecan.loadtest.wire import WireError
 
 rates = st.floats(0, 500) | st.just(0.0)
 
@@ -219,3 +224,32 @@ def test_axes_and_ticks() -> None:
 def test_generator_without_a_measurement_is_not_blamed() -> None:
     """No lag measured, little CPU."""
     assert health.verdict(None, 0.1, 0.02) == []
+
+
+class FakeRunner:
+    """A runner whose tries fail, as when not all users can connect."""
+
+    objective = slo.parse("p99<1s")
+    most_users = 40
+
+    async def run(self, plan):
+        if plan.users > 20 or plan.phases[-1].rate > 20:
+            raise FleetError("cannot connect")
+        raise WireError("hung up")
+
+
+async def test_search_whose_tries_fail() -> None:
+    """A load that cannot even connect is a miss with its reason; an objective is needed."""
+    notes = io.StringIO()
+    live = Live(notes, PLANS["ping"])
+    found = await capacity.search(FakeRunner(), PLANS["ping"], "sessions", 1.0, live)
+    assert found["best"] == 0
+    assert found["points"][0]["reasons"] == ["cannot connect"]
+    assert "40 sessions: missed: cannot connect" in notes.getvalue()
+    closed = attrs.evolve(PLANS["ping"], phases=make_phases(None, 1))
+    with pytest.raises(PlanError, match="open arrivals"):
+        await capacity.search(FakeRunner(), closed, "rate", 1.0, live)
+    aimless = FakeRunner()
+    aimless.objective = ()
+    with pytest.raises(PlanError, match="needs an objective"):
+        await capacity.search(aimless, PLANS["ping"], "rate", 1.0, live)
