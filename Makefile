@@ -9,9 +9,10 @@ GUI_READY := gui_v2/node_modules/.ready
 GUI_DIST := gui_v2/dist/index.html
 GUI_SOURCES := $(shell find gui_v2/src gui_v2/public -type f 2>/dev/null) gui_v2/index.html gui_v2/package.json gui_v2/vite.config.ts
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope
+ELSEWHERE := not e2e and not containers and not nginx and not aws
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke kill soak lock clean py-test setup
+.PHONY: help run test check image image-test nginx nginx-test deploy-check fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke kill soak lock clean py-test setup
 
 help: ## List the verbs.
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -44,7 +45,7 @@ run: $(PY_READY) $(GUI_DIST) ## Build the browser app and serve it on http://loc
 test: py-test gui-test ## Run all tests but those in a browser.
 
 py-test: $(PY_READY)
-	$(PYTEST) -m "not e2e"
+	$(PYTEST) -m "$(ELSEWHERE)"
 
 gui-test: $(GUI_READY) ## Test, type-check and lint the browser app.
 	cd gui_v2 && npm run --silent types && npm run --silent lint && npm run --silent test
@@ -66,7 +67,7 @@ imports: $(PY_READY) ## The layers of DESIGN.md, checked.
 	$(BIN)/lint-imports
 
 cov: $(PY_READY) ## Run the Python tests with branch coverage of ecan/ (95 % or it fails).
-	$(PYTEST) -m "not e2e" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "$(ELSEWHERE)" --cov --cov-report=term:skip-covered
 
 e2e: $(PY_READY) $(GUI_DIST) chromium ## Drive real Chromium against a real server.
 	$(BIN)/pytest -m e2e tests/e2e
@@ -85,6 +86,21 @@ promtool: ## Check the alert rules (Debian's prometheus, a system package, is in
 	promtool check rules deploy/prometheus/alerts.yml
 	promtool check config --syntax-only deploy/prometheus/prometheus.yml
 	promtool test rules deploy/prometheus/alerts_test.yml
+
+image: ## Build the image ecan-web (docker or podman).
+	$$(command -v docker || command -v podman) build -f Dockerfile.web -t ecan-web .
+
+image-test: $(PY_READY) ## Build, run, drain and resume the image with podman (root; installs podman, makes base images).
+	@trap 'tests/deploy/containers.sh down' EXIT; $(BIN)/pytest -s -m containers tests/deploy
+
+nginx-test: $(PY_READY) $(GUI_DIST) chromium nginx ## Real nginx with the shipped template before two real servers.
+	$(BIN)/pytest -m nginx tests/deploy
+
+nginx: ## Install Debian's nginx (system package) if there is none.
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { \
+	  echo "installing the system package nginx-light (for make nginx-test; its service is not needed)"; \
+	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; }
 
 gui: $(GUI_DIST) ## Build the browser app into gui_v2/dist.
 
@@ -107,6 +123,8 @@ lock: ## Renew the lock files from pyproject.toml.
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra ops --extra tracing -c requirements-dev.lock -o requirements-image.lock
+	echo 'hatchling>=1.27' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements-dev.lock - -o requirements-build.lock
 
 clean: ## Remove what was installed and built.
 	rm -rf $(VENV) gui_v2/node_modules gui_v2/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build

@@ -137,7 +137,7 @@ class SupervisorActor(LoopActor):
             if cell.state is State.RESTARTING:
                 self._incarnations.restart_later(cell, 0.0)
             elif cell.state is State.STARTING:
-                self._incarnations.start(cell)
+                self._begin_when_landed(cell)
             elif cell.state is State.ACTIVE and (
                 cell.actor is None or not cell.actor.actor_ref.is_alive()
             ):
@@ -146,6 +146,17 @@ class SupervisorActor(LoopActor):
                 self._spawn(self._rest.settle(cell))
             elif cell.state is State.PASSIVATED and cell.waits:
                 self._rest.wake(cell)
+
+    def _begin_when_landed(self, cell: Cell) -> None:
+        """Whoever was to begin it may have ended with the last supervisor.
+
+        RACE: a reset on its way begins it itself, and must not land in a later incarnation.
+        """
+        landing = cell.landing
+        if landing is not None and not landing.done():
+            landing.add_done_callback(lambda _: self._begin_when_landed(cell))
+        elif cell.state is State.STARTING and cell.actor is None:
+            self._incarnations.start(cell)
 
     def _lost(self, cell: Cell) -> None:
         """Its crash was on the way to the supervisor that crashed itself."""

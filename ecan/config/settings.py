@@ -107,6 +107,7 @@ class Settings:
     admin_socket: Path = _setting("ADMIN_SOCKET", Path, attrs.Factory(lambda self: self.data_dir / "admin.sock", takes_self=True), "a path", "Unix socket for operators, mode 0600.", shown="$ECAN_DATA_DIR/admin.sock")
     handlers: tuple[str, ...] = _setting("HANDLERS", parsers.modules, (), "Python modules like shop.handlers, comma-separated", "Extra modules with handlers.", shown="none")
     drain_timeout_s: float = _setting("DRAIN_TIMEOUT", parsers.duration(0), 25.0, _DURATION_WORDS, "How long running handlers may finish at shutdown.")
+    transport: str = _setting("TRANSPORT", parsers.one_of("websockets", "picows"), "websockets", "websockets or picows", "Library that carries the frames; picows is faster and needs the extra `fast`.")
     tls_cert: Path | None = _setting("TLS_CERT", Path, None, "a PEM file", "Certificate chain, for TLS without a proxy.", shown="none")
     tls_key: Path | None = _setting("TLS_KEY", Path, None, "a PEM file", "Its private key.", shown="none")
     budget_cpu_s: Budget | None = _setting("BUDGET_CPU", _SECONDS, None, _SECONDS_WORDS, "CPU time of one session in a minute.", shown="off")

@@ -6,10 +6,7 @@ words.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Any
 
 MAX_EXAMPLES = 20
 """Of each promise; the rest is only counted."""
@@ -26,9 +23,14 @@ PROMISES = {
 
 
 class Violations:
-    """What was broken, and how often."""
+    """What was broken, and how often.
+
+    Attributes:
+        ordered: replies whose order was looked at.
+    """
 
     def __init__(self) -> None:
+        self.ordered = 0
         self.counts: dict[str, int] = {}
         self.examples: list[dict[str, str]] = []
 
@@ -40,13 +42,14 @@ class Violations:
 
     def merge(self, data: dict[str, Any]) -> None:
         """Add those of another process."""
+        self.ordered += data["ordered"]
         for promise, count in data["counts"].items():
             self.counts[promise] = self.counts.get(promise, 0) + count
         self.examples += data["examples"]
 
     def dump(self) -> dict[str, Any]:
         """For JSON."""
-        return {"counts": self.counts, "examples": self.examples}
+        return {"counts": self.counts, "examples": self.examples, "ordered": self.ordered}
 
     @property
     def total(self) -> int:
@@ -160,6 +163,7 @@ class SessionChecks:
     def reply(self, number: int, meta: dict[str, Any], ordered: bool) -> None:
         """A final answer to request ``number`` came, sent once, on this connection."""
         if ordered:
+            self._violations.ordered += 1
             if number < self._last:
                 self.broken("P2", f"request {number} was answered after request {self._last}")
             else:
@@ -194,12 +198,3 @@ class SessionChecks:
         counter = self.counter(key)
         if wrong := counter.total(value):
             self.broken("P10", f"{key}: {wrong}")
-
-
-def describe(counts: dict[str, int]) -> Iterable[str]:
-    """Counts in words.
-
-    >>> list(describe({"P2": 3}))
-    ['P2 replies in order: 3']
-    """
-    return [f"{key} {PROMISES.get(key, '')}: {count}" for key, count in sorted(counts.items())]

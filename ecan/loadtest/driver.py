@@ -138,7 +138,7 @@ class Driver:
         patience = PATIENCE_AFTER_STOP_S if self._stopping.is_set() else self._plan.timeout_s
         end = time.monotonic() + patience
         while time.monotonic() < end:
-            if not self._tasks and not any(user.under_way for user in self._users):
+            if not self._tasks and all(user.settled for user in self._users):
                 return
             await asyncio.sleep(0.02)
         for user in self._users:

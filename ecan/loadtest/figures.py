@@ -52,6 +52,9 @@ def time_charts(result: dict[str, Any], old: dict[str, Any] | None = None) -> li
         for p in result["phases"]
         if p["start_s"] < end
     ]
+    played = result["plan"]["played_s"]
+    if end > played:
+        bands.append(Band(played, end, "answers to what was sent before", faint=True))
     marks = [Mark(event["at_s"], event["what"]) for event in result["events"]]
 
     def column(key: str, source: Sequence[dict[str, Any]] = rows) -> list[float | None]:

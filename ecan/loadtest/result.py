@@ -59,7 +59,7 @@ def make_result(raw: Raw) -> dict[str, Any]:
     dropped = sum(phases[i]["dropped"] for i in measured)
     inner = [stats for name, stats in merged.items() if name not in AROUND]
     total = _total(inner, seconds, dropped)
-    checks = _checks(raw.dones)
+    checks = _checks(raw.dones, durable=bool(raw.facts.get("durable")))
     generator = _generator(raw)
     methods = {name: _stats(stats, seconds) for name, stats in sorted(merged.items())}
 
@@ -197,15 +197,19 @@ def _phases(raw: Raw) -> list[dict[str, Any]]:
     return rows
 
 
-def _checks(dones: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _checks(dones: Sequence[dict[str, Any]], *, durable: bool) -> dict[str, Any]:
     violations = Violations()
     for done in dones:
         violations.merge(done["violations"])
+    compared = sum(done["compared"] for done in dones)
+    pushes = sum(done["pushes"] for done in dones)
+    seen = {"P2": violations.ordered, "P10": compared, "P11": durable, "P12": pushes}
     return {
         "total": violations.total,
         **violations.dump(),
-        "compared": sum(done["compared"] for done in dones),
-        "pushes": sum(done["pushes"] for done in dones),
+        "unseen": [promise for promise, count in seen.items() if not count],
+        "compared": compared,
+        "pushes": pushes,
         "pending_frames": sum(done["pending_frames"] for done in dones),
         "lost_sessions": sum(done["lost_sessions"] for done in dones),
         "withheld_crashes": sum(done["withheld_crashes"] for done in dones),

@@ -93,6 +93,11 @@ class Runner:
         """As open files allow, in the generators; the server has a limit of its own."""
         return (raise_file_limit() - KEPT_FILES) * self._options.processes
 
+    @property
+    def _durable(self) -> bool:
+        server = self._options.server
+        return server is not None and server.durable
+
     def stop(self) -> None:
         """End the run early; the result is made of what there is."""
         if self._stop is not None:
@@ -196,7 +201,6 @@ class Runner:
     def _jobs(self, plan: Plan, missing: list[str]) -> list[Job]:
         of = min(self._options.processes, plan.users)
         methods = self._methods or Methods(None, frozenset())
-        server = self._options.server
         jobs = []
         for k in range(of):
             first, last = plan.users * k // of, plan.users * (k + 1) // of
@@ -215,7 +219,7 @@ class Runner:
                     of=of,
                     ordered=sorted(methods.ordered),
                     timeout_s=plan.timeout_s,
-                    durable=server is not None and server.durable,
+                    durable=self._durable,
                     seed=self._options.seed,
                 )
             )
@@ -231,6 +235,7 @@ class Runner:
             "url": self._options.url,
             "sessions": self._supply.made_by,
             "started_by_us": self._options.server is not None,
+            "durable": self._durable,
             "seed": self._options.seed,
             "notes": notes,
         }

@@ -85,6 +85,11 @@ class Session:
     def _fresh_checks(self, world: World) -> SessionChecks:
         return SessionChecks(world.violations, f"user {self.number}")
 
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way, and the connection is not about to be made again."""
+        return not self.under_way and (self._returning is None or self._returning.done())
+
     # -- before and after the plan -------------------------------------------------------
 
     async def arrive(self) -> None:

@@ -40,6 +40,7 @@ path.line.s3,circle.s3{stroke:var(--c3)}path.line.s4,circle.s4{stroke:var(--c4)}
 path.line.s5,circle.s5{stroke:var(--c5)}path.line.s6,circle.s6{stroke:var(--c6)}
 path.line.old,circle.old{stroke:var(--c6);stroke-dasharray:5 4}path.area.s1{fill:var(--c1)}
 path.area.s2{fill:var(--c2)}path.area.s3{fill:var(--c3)}path.area.s4{fill:var(--c4)}
+path.area.s5{fill:var(--c5)}
 circle{fill:var(--card);stroke-width:2}
 .tip{position:absolute;top:8px;pointer-events:none;background:var(--card);border:1px solid
 var(--line);border-radius:6px;padding:6px 9px;font-size:12.5px;box-shadow:0 2px 8px #0003;

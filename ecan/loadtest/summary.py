@@ -98,8 +98,8 @@ def _row(name: str, row: dict[str, Any]) -> list[str]:
 
 def _print_checks(checks: dict[str, Any]) -> None:
     if not checks["total"]:
-        compared = f", {checks['compared']} totals compared" if checks["compared"] else ""
-        print(f"\npromises: kept ({', '.join(PROMISES.values())}{compared})")
+        looked = ", ".join(words for key, words in PROMISES.items() if key not in checks["unseen"])
+        print(f"\npromises: kept, as far as this plan can see ({looked})")
         return
     print("\npromises BROKEN:")
     for name, count in checks["counts"].items():
@@ -111,7 +111,7 @@ def _print_checks(checks: dict[str, Any]) -> None:
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Old, new and ratio of each method."""
     print(f"\nagainst {comparison['old']['plan']} of {comparison['old']['started_at']}")
-    names = ("rate", "p50", "p99", "p99.9")
+    names = ("rate", "p50", "p99")
     head = ["", *(f"{name} {part}" for name in names for part in ("old", "new", "ratio"))]
     rows = []
     for row in comparison["rows"]:

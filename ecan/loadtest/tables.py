@@ -206,13 +206,16 @@ def checks(result: dict[str, Any]) -> str:
     rows = []
     for name, words in PROMISES.items():
         count = found["counts"].get(name, 0)
-        state = (
-            f'<td class="bad">broken {count} times</td>' if count else '<td class="ok">kept</td>'
-        )
+        state = '<td class="ok">kept</td>'
+        if count:
+            state = f'<td class="bad">broken {count} times</td>'
+        elif name in found["unseen"]:
+            state = '<td class="few">not seen by this plan</td>'
         rows.append([_left(f"{name}  {words}" if name.startswith("P") else words), state])
     text = _table(["promise", ""], rows)
     text += (
-        f'<p class="soft small">Looked at: every answer, {show_count(found["pushes"])} pushes,'
+        f'<p class="soft small">Looked at: every answer, {show_count(found["ordered"])} in order,'
+        f" {show_count(found['pushes'])} pushes,"
         f" {show_count(found['pending_frames'])} stream frames,"
         f" {show_count(found['compared'])} totals of counters at the end."
     )

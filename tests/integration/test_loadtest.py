@@ -76,7 +76,7 @@ async def test_percentiles_are_those_the_server_served() -> None:
     for attempt in range(4):
         async with fake_server() as fake:
             fake.lognormal(seed=attempt)
-            result = await runner(fake).run(plan)
+            result = await runner(fake, max_lag_s=0.005).run(plan)
             served = [seconds * 1000 for seconds in fake.served]
         if result["generator"]["valid"]:
             break
@@ -340,7 +340,7 @@ async def test_mixes_that_come_with_it(plan: str) -> None:
     async with running_app(**settings()) as app:
         accounts = [("admin", ADMIN_PASSWORD)] * 4
         done = await play(job(app.url, plan, users=4, accounts=accounts, seconds=1.5))
-    assert done["violations"] == {"counts": {}, "examples": []}
+    assert done["violations"]["examples"] == []
     errors = {m: s["errors"] for m, s in done["stats"][0].items() if s["errors"]}
     assert errors == {}
     assert sum(s["ok"] for s in done["stats"][0].values()) == 90
@@ -426,7 +426,7 @@ def test_whole_command_kills_the_server_it_started(tmp_path: Path, capsys: Any) 
     assert data["phases"][1]["around"]["(reconnect)"]["ok"] >= 8
     assert any(row.get("server", {}).get("rss_bytes") for row in data["timeline"])
     assert "kill -9" in (tmp_path / "kill.html").read_text()
-    assert "promises: kept" in out
+    assert "promises: kept, as far as" in out
 
 
 @pytest.mark.slow

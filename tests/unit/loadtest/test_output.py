@@ -53,10 +53,10 @@ def done(scale: float = 1.0, broken: bool = False, lag_s: float = 0.001) -> dict
     lag, late = Counts(), Counts()
     lag.add(lag_s)
     late.add(0.0001)
-    violations: dict[str, Any] = {"counts": {}, "examples": []}
+    violations: dict[str, Any] = {"counts": {}, "examples": [], "ordered": 400}
     if broken:
         example = {"promise": "P2", "session": "user <1>", "what": "request 1 after & 2"}
-        violations = {"counts": {"P2": 2}, "examples": [example]}
+        violations = {"counts": {"P2": 2}, "examples": [example], "ordered": 400}
     return {
         **recorder.dump(),
         "violations": violations,
@@ -190,7 +190,7 @@ def test_page_is_whole_and_fetches_nothing() -> None:
     for words in (
         "Objective", "Latency over time", "Requests a second", "Errors and dropped", "Server CPU",
         "Server memory", "Latency by percentile", "Where the time goes", "What clients saw",
-        "hold after kill -9", "ready again", "BUSY", "P12", "The generator itself", "A note &lt;here&gt;",
+        "hold after kill -9", "ready again", "BUSY", "P12", "not seen by this plan", "The generator itself", "A note &lt;here&gt;",
         "no coordinated omission", "prefers-color-scheme:dark", "End of the server's log",
     ):  # fmt: skip
         assert words in page, words
