@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# Podman for the tests of the image, on a Debian machine with neither Docker nor systemd.
+#
+#   containers.sh up      install podman, make the base images, print `export` lines
+#   containers.sh down    remove the containers that run from here
+#   containers.sh purge   remove the images too
+#
+# Everything lies in $ECAN_CONTAINERS (below the clone by default), so other users of podman on
+# the machine are not touched. With ECAN_PULL=1 the base images are pulled; otherwise they
+# are made from this machine's Debian, Python 3.13 and Node under the names they usually have.
+# Needs root. The facts behind the odd lines: the runtime is runc because crun refuses hybrid
+# cgroups; limits are lower than podman's because a container may lack CAP_SYS_RESOURCE; this
+# machine's certificates are mounted so that a proxy between it and the world is trusted in builds.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+state=${ECAN_CONTAINERS:-$root/.make/containers}
+mkdir -p "$state"
+state=$(cd "$state" && pwd)
+ca=/etc/ssl/certs/ca-certificates.crt
+# Podman wants a short path here; one for each clone.
+run=/run/ecan-$(printf %s "$state" | cksum | cut -d' ' -f1)
+
+export CONTAINERS_CONF=$state/containers.conf
+export CONTAINERS_REGISTRIES_CONF=$state/registries.conf
+export CONTAINERS_STORAGE_CONF=$state/storage.conf
+export BUILDAH_FORMAT=docker # OCI has no HEALTHCHECK
+
+install_packages() {
+  local missing=()
+  for package in podman runc netavark aardvark-dns iptables catatonit mmdebstrap ca-certificates; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  echo "installing the system packages ${missing[*]} (for the tests of the image)" >&2
+  apt-get update -qq >&2
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+write_config() {
+  cat >"$CONTAINERS_CONF" <<CONF
+[containers]
+default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
+volumes = ["$ca:$ca:ro"]
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+[network]
+network_backend = "netavark"
+CONF
+  echo 'unqualified-search-registries = ["docker.io"]' >"$CONTAINERS_REGISTRIES_CONF"
+  cat >"$CONTAINERS_STORAGE_CONF" <<CONF
+[storage]
+driver = "overlay"
+runroot = "$run"
+graphroot = "$state/storage"
+CONF
+}
+
+have() { podman image exists "$1"; }
+pull() { timeout 20 podman pull -q "docker.io/library/$1" >/dev/null 2>&1; }
+
+make_debian() {
+  have localhost/debian:bookworm-slim && return
+  mmdebstrap -q --variant=minbase \
+    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --include=ca-certificates,libssl3,libsqlite3-0,libbz2-1.0,liblzma5,libffi8,libreadline8,libncursesw6,zlib1g,libuuid1,netbase,tzdata,libstdc++6 \
+    --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' \
+    bookworm - /etc/apt/sources.list.d/debian.sources 2>>"$state/log" |
+    podman import -q -c 'CMD ["bash"]' - localhost/debian:bookworm-slim >/dev/null
+}
+
+find_python() {
+  # A shim of pyenv may be on the PATH and do nothing.
+  if python3.13 -c '' 2>/dev/null; then command -v python3.13; return; fi
+  ls -d "$(pyenv root 2>/dev/null)"/versions/3.13.*/bin/python3.13 2>/dev/null | tail -1
+}
+
+# As the official image: CPython below /usr/local, on Debian.
+make_python() {
+  have localhost/python:3.13-slim && return
+  local python prefix folder
+  python=$(find_python) || true
+  [ -n "$python" ] || { echo "no Python 3.13 on this machine (python3.13 on the PATH or in pyenv)" >&2; exit 1; }
+  prefix=$("$python" -c 'import sys; print(sys.base_prefix)')
+  folder=$(mktemp -d "$state/python.XXXX")
+  mkdir -p "$folder/usr/local"
+  tar -C "$prefix" --exclude='lib/python3.13/test' --exclude='lib/python3.13/idlelib' \
+    --exclude='lib/python3.13/tkinter' --exclude='lib/*.a' --exclude='*/config-3.13*' \
+    --exclude='__pycache__' --exclude='lib/python3.13/site-packages/[!p]*' -c bin include lib |
+    tar -C "$folder/usr/local" -x
+  find "$folder/usr/local/bin" -type f -exec sed -i '1s|^#!.*python3.*|#!/usr/local/bin/python3.13|' {} +
+  cat >"$folder/Dockerfile" <<'FILE'
+FROM localhost/debian:bookworm-slim
+COPY usr /usr
+RUN echo /usr/local/lib >/etc/ld.so.conf.d/python.conf && ldconfig && python3 -c "import ssl, sqlite3, bz2, lzma, ctypes"
+ENV LANG=C.UTF-8
+CMD ["python3"]
+FILE
+  podman build -q --pull=never -t localhost/python:3.13-slim "$folder" >/dev/null
+  rm -rf "$folder"
+}
+
+make_node() {
+  have localhost/node:20-slim && return
+  local folder
+  folder=$(mktemp -d "$state/node.XXXX")
+  mkdir -p "$folder/usr/local/bin" "$folder/usr/local/lib/node_modules"
+  cp "$(node -p process.execPath)" "$folder/usr/local/bin/node"
+  cp -a "$(npm root -g)/npm" "$folder/usr/local/lib/node_modules/"
+  ln -s ../lib/node_modules/npm/bin/npm-cli.js "$folder/usr/local/bin/npm"
+  ln -s ../lib/node_modules/npm/bin/npx-cli.js "$folder/usr/local/bin/npx"
+  cat >"$folder/Dockerfile" <<FILE
+FROM localhost/debian:bookworm-slim
+COPY usr /usr
+ENV NODE_EXTRA_CA_CERTS=$ca
+RUN node --version && npm --version
+FILE
+  podman build -q --pull=never -t localhost/node:20-slim "$folder" >/dev/null
+  rm -rf "$folder"
+}
+
+up() {
+  install_packages
+  write_config
+  if [ -n "${ECAN_PULL:-}" ] && pull python:3.13-slim && pull node:20-slim; then
+    podman tag docker.io/library/python:3.13-slim localhost/python:3.13-slim
+    podman tag docker.io/library/node:20-slim localhost/node:20-slim
+  else
+    make_debian
+    make_python
+    make_node
+  fi
+  for name in CONTAINERS_CONF CONTAINERS_REGISTRIES_CONF CONTAINERS_STORAGE_CONF BUILDAH_FORMAT; do
+    printf 'export %s=%q\n' "$name" "${!name}"
+  done
+}
+
+case ${1:-up} in
+up) up ;;
+down) podman rm --force --all --time 1 >/dev/null ;;
+purge)
+  podman rm --force --all --time 1 >/dev/null
+  podman rmi --force --all >/dev/null
+  podman volume prune --force >/dev/null
+  ;;
+*)
+  echo "usage: $0 up|down|purge" >&2
+  exit 2
+  ;;
+esac

@@ -1,0 +1,185 @@
+"""The image of Dockerfile.web, built, run, drained and resumed. `make image-test`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ecan.testing import Client
+from ecan.testing.process import free_port
+from tests.deploy.engine import BUILD_ARGS, Engine
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+
+PASSWORD = "correct horse battery"
+SETTINGS = {"ECAN_ADMIN_PASSWORD": PASSWORD, "ECAN_DEBUG_METHODS": "1"}
+MAX_OVER_BASE_BYTES = 150_000_000
+HARDENED = (
+    "--read-only",
+    "--tmpfs=/tmp:rw,noexec,nosuid,size=16m",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--memory=512m",
+    "--pids-limit=512",
+)
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Engine]:
+    """Podman with our image built from nothing but the clone."""
+    engine = Engine()
+    engine.build("Dockerfile.web", "ecan-web")
+    yield engine
+    engine("rm", "--force", "--all", "--time", "1", check=False)
+    engine("volume", "prune", "--force", check=False)
+
+
+class Container:
+    """One ``docker run -d`` of the image, and a port to reach it on."""
+
+    def __init__(self, docker: Engine, name: str, *options: str, **settings: str) -> None:
+        self.docker = docker
+        self.name = name
+        self.port = free_port()
+        env = [f"--env={key}={value}" for key, value in {**SETTINGS, **settings}.items()]
+        docker("rm", "--force", "--time", "1", name, check=False)
+        docker(
+            "run", "-d", "-p", f"127.0.0.1:{self.port}:8765", "--name", name,
+            *env, *options, "ecan-web",
+        )  # fmt: skip
+        self.wait_ready()
+
+    def logs(self) -> str:
+        done = self.docker("logs", self.name)
+        return done.stdout + done.stderr
+
+    def wait_ready(self, times: int = 1) -> None:
+        """Wait for the ready line of this start."""
+        deadline = time.monotonic() + 60
+        while self.logs().count("ecan: ready on") < times:
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.1)
+
+    def execute(self, *words: str) -> str:
+        return self.docker("exec", self.name, *words).stdout
+
+    def inspect(self, template: str) -> str:
+        return self.docker("inspect", "--format", template, self.name).stdout.strip()
+
+    def client(self) -> Client:
+        return Client(f"ws://127.0.0.1:{self.port}/ws")
+
+
+def test_the_quick_start(docker):
+    """build, run, logs, exec: the guide's commands, and a login through the mapped port."""
+    container = Container(docker, "ecan-web")
+
+    assert "ecan: ready on http://0.0.0.0:8765 (mode=web, store=sqlite" in container.logs()
+    assert "sessions" in container.execute("ecan", "ops", "status")
+
+    async def scenario():
+        async with container.client() as client:
+            await client.login("admin", PASSWORD)
+            assert await client.call("debug.incr", {"key": "n"}) == 1
+
+    asyncio.run(scenario())
+    listed = json.loads(container.execute("ecan", "ops", "sessions", "list", "--json"))
+    assert [row["user"] for row in listed["sessions"]] == ["admin"]
+
+
+def test_sigterm_drains_and_the_same_volume_resumes(docker):
+    """`docker stop`: exit code 0 within its time-out; a new container goes on with the session."""
+    volume = ("--volume=ecan-data:/data", "--stop-timeout=35")
+
+    async def before(container):
+        async with container.client() as client:
+            await client.login("admin", PASSWORD)
+            await client.call("debug.state_set", {"key": "colour", "value": "green"})
+            running = await client.start("debug.sleep", {"seconds": 1})
+            stop = asyncio.create_task(asyncio.to_thread(docker, "stop", container.name))
+            assert (await running)["status"] == "success"
+            code, _ = await client.closed()
+            await stop
+            assert code == 1012
+            return client.session
+
+    first = Container(docker, "ecan-first", *volume)
+    session = asyncio.run(before(first))
+    assert first.inspect("{{.State.ExitCode}} {{.State.OOMKilled}}") == "0 false"
+    assert '"event":"server.stopped"' in first.logs()
+
+    async def after(container):
+        async with container.client() as client:
+            await client.resume(session)
+            assert await client.call("debug.state_get", {"key": "colour"}) == "green"
+
+    second = Container(docker, "ecan-second", *volume)
+    asyncio.run(after(second))
+
+
+def test_it_runs_on_a_read_only_root_without_privileges(docker):
+    """Read-only root, no capability, memory and process limits: only /data is written to."""
+    container = Container(docker, "ecan-hardened", *HARDENED)
+
+    async def scenario():
+        async with container.client() as client:
+            await client.login("admin", PASSWORD)
+            assert await client.call("debug.incr", {"key": "n"}) == 1
+
+    asyncio.run(scenario())
+    assert container.execute("ecan", "users", "add", "ann", "--generate").startswith("Added ann")
+    written = docker("diff", container.name).stdout.split("\n")
+    assert [line for line in written if line.startswith(("A /app", "C /app", "A /opt"))] == []
+    refused = docker("exec", container.name, "touch", "/app/x", check=False)
+    assert "Read-only file system" in refused.stderr
+
+
+def test_the_health_check_follows_the_server(docker):
+    """HEALTHCHECK succeeds while it serves, and fails when /health does not answer."""
+    container = Container(docker, "ecan-health")
+    assert docker("healthcheck", "run", container.name).returncode == 0
+
+    elsewhere = docker(
+        "exec", "--env=ECAN_WS_PORT=1", container.name, "python", "/app/healthcheck.py", check=False
+    )
+    assert elsewhere.returncode == 1
+    assert "refused" in elsewhere.stdout
+
+
+def test_it_is_not_root_and_has_no_build_tools(docker):
+    """User 10001 without a shell; no compiler, Node, pip, tests, or secrets in the image."""
+    container = Container(docker, "ecan-inside")
+    assert container.execute("id", "-u").strip() == "10001"
+    assert container.execute("stat", "-c", "%u %a", "/data").strip() == "10001 700"
+
+    tools = "for tool in gcc cc make node npm uv hatchling; do command -v $tool; done; true"
+    assert container.execute("sh", "-c", tools) == ""
+    assert container.execute("sh", "-c", "ls /opt/ecan/bin | grep pip; true") == ""
+    assert sorted(container.execute("ls", "-A", "/app").split()) == ["gui_v2", "healthcheck.py"]
+    history = docker("history", "--no-trunc", "ecan-web").stdout
+    env = docker("image", "inspect", "--format", "{{.Config.Env}}", "ecan-web").stdout
+    assert "PASSWORD" not in history + env
+
+
+def test_what_the_image_says_of_itself(docker):
+    """Labels, port, volume, stop signal, exec form."""
+    (image,) = json.loads(docker("image", "inspect", "ecan-web").stdout)
+    config = image["Config"]
+    assert config["Labels"]["org.opencontainers.image.title"] == "ecan-web"
+    assert list(config["ExposedPorts"]) == ["8765/tcp"]
+    assert list(config["Volumes"]) == ["/data"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Cmd"] == ["ecan", "serve"]
+    assert config["User"] == "10001:10001"
+
+
+def test_its_size(docker, capsys):
+    """Under 150 MB over its base."""
+    image, base = docker.size("ecan-web"), docker.size(BUILD_ARGS["PYTHON_IMAGE"])
+    with capsys.disabled():
+        print(f"\necan-web: {image / 1e6:.0f} MB, {(image - base) / 1e6:.0f} MB over its base")
+    assert image - base < MAX_OVER_BASE_BYTES
