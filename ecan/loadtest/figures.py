@@ -28,7 +28,7 @@ def _show_share(odds: float) -> str:
 
 
 def _show_percent(value: float) -> str:
-    return f"{value * 100:.0f} %"
+    return f"{value * 100:.3g} %"
 
 
 def _mib(value: float | None) -> float | None:
@@ -102,7 +102,7 @@ def _server_charts(
     cpu = [row.get("server", {}).get("cpu") for row in rows]
     if any(value is not None for value in cpu):
         percent = [None if value is None else value * 100 for value in cpu]
-        y = linear_axis(percent, lambda value: f"{value:.0f} %")
+        y = linear_axis(percent, lambda value: f"{value:.3g} %")
         lines = [Line("CPU (100 % is one core)", percent, "s1", area=True)]
         charts.append(chart("Server CPU", xs, lines, x, y, bands, marks))
     rss = [_mib(row.get("server", {}).get("rss_bytes")) for row in rows]

@@ -78,6 +78,7 @@ def make_report(result: dict[str, Any], comparison: dict[str, Any] | None = None
         _section("What clients saw, by phase", tables.phases(result)),
         _section("Errors", tables.errors(result)),
         _section("Promises", tables.checks(result)),
+        _section("What the server counted", tables.server(result)),
         _section("The generator itself", tables.generator(result)),
         _section("How it was run", tables.facts(result)),
     ]

@@ -138,7 +138,7 @@ def split(result: dict[str, Any]) -> str:
         f'<span class="key s{i}" title="{html.escape(why)}">{html.escape(label)}</span>'
         for i, (_, label, why) in enumerate(SPLIT, 1)
     )
-    head = ["method", "<mean", *(key for key, _, _ in SPLIT)]
+    head = ["method", "<mean", "waiting", *(key for key, _, _ in SPLIT[1:])]
     note = '<p class="soft small">The bar is the mean; the columns are p50 / p99 of each part.</p>'
     return f'<p class="soft small legend">{keys}</p>{_table(head, rows)}{note}'
 
@@ -235,6 +235,21 @@ def checks(result: dict[str, Any]) -> str:
     if found["traceback"]:
         text += f"<p>The scenario failed:</p><pre>{html.escape(found['traceback'])}</pre>"
     return text
+
+
+def server(result: dict[str, Any]) -> str:
+    """What the server's own metrics said in the first second and in the last."""
+    scrapes = [m for row in result["timeline"] if (m := row.get("server", {}).get("metrics"))]
+    if not scrapes:
+        return ""
+    first, last = scrapes[0], scrapes[-1]
+    rows = []
+    for name, end in sorted(last.items()):
+        begin = first.get(name, 0.0)
+        show = show_bytes if name.endswith("_bytes") else show_count
+        change = f"{show(end - begin)}" if name.endswith("_total") else ""
+        rows.append([_left(name), show(begin), show(end), change])
+    return _table(["metric", "first", "last", "in between"], rows)
 
 
 def generator(result: dict[str, Any]) -> str:
@@ -341,4 +356,6 @@ def points(found: dict[str, Any]) -> str:
         for point in found["points"]
     ]
     unit = "requests/s" if found["kind"] == "rate" else "sessions"
-    return _table([unit, "objective", "ok/s", "p50", "p99", "errors", "CPU", "memory", "why"], rows)
+    return _table(
+        [unit, "objective", "ok/s", "p50", "p99", "errors", "CPU", "memory", "<why"], rows
+    )

@@ -79,7 +79,7 @@ def rows(seconds: int = 10) -> list[dict[str, Any]]:
             "second": second, "sent": 50, "ok": 49, "errors": second % 2, "dropped": 0,
             "connected": 50, "under_way": 1, "violations": 0,
             "p50_ms": None if second == 7 else 1.0, "p90_ms": 2.0, "p99_ms": 4.0 + second, "max_ms": 9.0,
-            **({} if second == 7 else {"server": {"cpu": 0.1 * second, "rss_bytes": 50 * 2**20}}),
+            **({} if second == 7 else {"server": {"cpu": 0.1 * second, "rss_bytes": 50 * 2**20, "metrics": METRICS}}),
         }
         for second in range(1, seconds + 1)
     ]  # fmt: skip
@@ -102,6 +102,9 @@ def result(objective: str = "p99<50ms,errors<1%", **more: Any) -> dict[str, Any]
             },
         )
     )  # fmt: skip
+
+
+METRICS = {"ecan_commits_total": 1234.0, "process_resident_memory_bytes": 2.0**20}
 
 
 class Strict(HTMLParser):
@@ -190,7 +193,7 @@ def test_page_is_whole_and_fetches_nothing() -> None:
     for words in (
         "Objective", "Latency over time", "Requests a second", "Errors and dropped", "Server CPU",
         "Server memory", "Latency by percentile", "Where the time goes", "What clients saw",
-        "hold after kill -9", "ready again", "BUSY", "P12", "not seen by this plan", "The generator itself", "A note &lt;here&gt;",
+        "hold after kill -9", "ready again", "BUSY", "P12", "not seen by this plan", "What the server counted", "1,234", "The generator itself", "A note &lt;here&gt;",
         "no coordinated omission", "prefers-color-scheme:dark", "End of the server's log",
     ):  # fmt: skip
         assert words in page, words
