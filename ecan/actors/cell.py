@@ -8,7 +8,6 @@ request. Everything here runs on the loop.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -129,7 +128,7 @@ class Cell(Answering):
         self.tabs: dict[ConnectionId, Peer] = {}
         self.asks: dict[str, Ask] | None = None
         self.budget: RestartBudget | None = None
-        self.transitions: deque[Transition] | None = None
+        self.transitions: list[Transition] | None = None  # an empty deque is 630 bytes
         self.usage: Usage | None = None
         self.sent_gone_bytes = 0
         self.close_reason = ""
@@ -157,7 +156,9 @@ class Cell(Answering):
         """
         self.state = next_state(self.state, event)
         if self.transitions is None:
-            self.transitions = deque(maxlen=MAX_TRANSITIONS)
+            self.transitions = []
+        elif len(self.transitions) >= MAX_TRANSITIONS:
+            del self.transitions[0]
         self.transitions.append(Transition(self._clock.now(), event, self.state, note))
 
     def touch(self) -> None:

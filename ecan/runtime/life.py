@@ -23,6 +23,7 @@ from pykka.messages import _ActorStop
 from ecan.runtime.future import LoopFuture
 from ecan.runtime.mailbox import Mailbox
 from ecan.runtime.ref import LoopActorRef
+from ecan.runtime.stop_flag import StopFlag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,8 @@ class ActorLife(pykka.Actor):
         self._owns_mailbox = mailbox is None
         if mailbox is None:
             mailbox = cast("Mailbox", self.actor_inbox)  # by _create_actor_inbox
+        # PYKKA: an Event is 1.2 KB, and the ref copies it when it is made.
+        self.actor_stopped = StopFlag()  # type: ignore[assignment]  # has all that is used of it
         # PYKKA: _create_actor_inbox is static and ActorRef copies the inbox when it
         # is made; so both are replaced, in this order.
         self._mailbox = self.actor_inbox = mailbox
