@@ -28,6 +28,7 @@ MIN_SECRET_CHARS = 4
 """Shorter texts are not looked for: they are found in everything."""
 
 
+@functools.lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
     """Whether a field of this name holds a secret, in whatever style it is written.
 
