@@ -175,6 +175,8 @@ def run(plan: str, flags: Flags) -> int:
         return _complain(str(error), _USAGE)
     except (FleetError, StartError, RefusedError) as error:
         return _complain(str(error), _REFUSED)
+    except asyncio.CancelledError:
+        return _complain("interrupted before it began", _REFUSED)
     except (WireError, NoServerError) as error:
         return _complain(f"cannot reach the server: {error}", _NO_CONNECTION)
 
@@ -278,8 +280,7 @@ async def _main(ref: str, plan: Plan, flags: Flags, baseline: dict[str, Any] | N
         )
         live = Live(sys.stderr, plan)
         runner = Runner(options, live)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, runner.stop)
+        _listen_for_the_end(runner)
         try:
             if flags.find_capacity is not None:
                 return await _capacity(runner, plan, flags, live)
@@ -290,6 +291,19 @@ async def _main(ref: str, plan: Plan, flags: Flags, baseline: dict[str, Any] | N
         if server is not None:
             result["facts"]["server_log"] = server.log_tail()
     return _hand_over(result, flags, baseline)
+
+
+def _listen_for_the_end(runner: Runner) -> None:
+    """Ctrl-C or SIGTERM ends the run early; before it has begun, the command."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - we are in it
+
+    def stop() -> None:
+        if not runner.stop():
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
 def _hand_over(result: dict[str, Any], flags: Flags, baseline: dict[str, Any] | None) -> int:

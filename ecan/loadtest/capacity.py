@@ -71,6 +71,7 @@ async def find(
     whole: bool = False,
     precision: float = PRECISION,
     most: float = math.inf,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Found:
     """Bracket, then bisect; a borderline point is decided by two of three.
 
@@ -80,12 +81,15 @@ async def find(
         whole: loads are whole numbers.
         precision: least ratio between what failed and what was met.
         most: do not try more than this.
+        stopped: asked after every try: whether to end with what there is.
     """
     points: list[Point] = []
     low, high = 0.0, math.inf
     load = min(first, most)
     while len(points) < MAX_POINTS:
-        ok = await _decide(trial, load, points)
+        ok = await _decide(trial, load, points, stopped)
+        if stopped():
+            return Found(low, points, "The search was stopped.")
         if ok is None:
             return Found(low, points, "Above that the generator is the limit (--processes).")
         if ok:
@@ -109,7 +113,10 @@ async def find(
 
 
 async def _decide(
-    trial: Callable[[float], Awaitable[Point]], load: float, points: list[Point]
+    trial: Callable[[float], Awaitable[Point]],
+    load: float,
+    points: list[Point],
+    stopped: Callable[[], bool],
 ) -> bool | None:
     """Whether a load meets the objective; None: the generator cannot make it."""
     votes: list[bool] = []
@@ -119,7 +126,7 @@ async def _decide(
         if not point.valid and point.ok:
             return None
         votes.append(point.ok)
-        if len(votes) == 1 and not point.borderline:
+        if stopped() or (len(votes) == 1 and not point.borderline):
             break
     return votes.count(True) > votes.count(False)
 
@@ -157,7 +164,13 @@ async def search(
 
     first = plan.phases[-1].last_rate if kind == "rate" else float(plan.users)
     most = math.inf if kind == "rate" else float(runner.most_users)
-    found = await find(trial, max(LEAST_LOAD, first), whole=kind == "sessions", most=most)
+    found = await find(
+        trial,
+        max(LEAST_LOAD, first),
+        whole=kind == "sessions",
+        most=most,
+        stopped=lambda: runner.stopped,
+    )
     return {
         "format": "ecan-loadtest-capacity/1",
         "kind": kind,

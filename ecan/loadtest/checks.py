@@ -62,12 +62,16 @@ class Counter:
 
     INVARIANT: every value is seen once; a value that was jumped over comes later (an
     answer that had to be asked for again) or belongs to a call nobody got an answer to.
+
+    Args:
+        base: its value before; None: unknown, the first value that is seen tells.
     """
 
-    __slots__ = ("missing", "oks", "top", "unknown")
+    __slots__ = ("base", "missing", "oks", "top", "unknown")
 
-    def __init__(self) -> None:
-        self.top = 0
+    def __init__(self, base: int | None = 0) -> None:
+        self.base = base
+        self.top = base or 0
         self.oks = 0
         self.unknown = 0
         self.missing: set[int] = set()
@@ -77,7 +81,9 @@ class Counter:
         self.oks += 1
         if type(value) is not int:
             return f"the counter is {value!r}, not a number"
-        if value > self.top:
+        if self.base is None:
+            self.base, self.top = value - 1, value
+        elif value > self.top:
             self.missing.update(range(self.top + 1, value))
             self.top = value
         elif value in self.missing:
@@ -89,9 +95,13 @@ class Counter:
     def total(self, value: Any) -> str | None:
         """The total at the end; what is wrong with it, if anything."""
         value = 0 if value is None else value
-        if type(value) is not int or not self.oks <= value <= self.oks + self.unknown:
+        least = (self.base or 0) + self.oks
+        if self.base is None:
+            return None  # nothing of it was ever answered
+        if type(value) is not int or not least <= value <= least + self.unknown:
             unknown = f" and {self.unknown} without an answer" if self.unknown else ""
-            return f"the total is {value}, after {self.oks} successes{unknown}"
+            before = f" from {self.base} on" if self.base else ""
+            return f"the total is {value}, after {self.oks} successes{before}{unknown}"
         return None
 
 
@@ -101,11 +111,22 @@ class SessionChecks:
     Args:
         violations: where to report.
         name: of the session, in reports.
+        fresh: it has no past: its counters are at 0.
     """
 
-    __slots__ = ("_last", "_name", "_violations", "counters", "epoch", "incarnation", "seq")
+    __slots__ = (
+        "_fresh",
+        "_last",
+        "_name",
+        "_violations",
+        "counters",
+        "epoch",
+        "incarnation",
+        "seq",
+    )
 
-    def __init__(self, violations: Violations, name: str) -> None:
+    def __init__(self, violations: Violations, name: str, *, fresh: bool = True) -> None:
+        self._fresh = fresh
         self._violations = violations
         self._name = name
         self._last = 0
@@ -185,8 +206,12 @@ class SessionChecks:
         """A counter of this session."""
         found = self.counters.get(key)
         if found is None:
-            found = self.counters[key] = Counter()
+            found = self.counters[key] = Counter(0 if self._fresh else None)
         return found
+
+    def start_counter(self, key: str, value: Any) -> None:
+        """What a counter of a session with a past begins with."""
+        self.counters[key] = Counter(value if type(value) is int else 0)
 
     def counted(self, key: str, value: Any) -> None:
         """A counting call succeeded."""

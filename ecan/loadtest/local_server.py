@@ -136,6 +136,8 @@ class LocalServer:
                 env=self.environment(),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                # Ctrl-C ends the load test, which needs the server to its end.
+                start_new_session=True,
             )
         stdout = self._process.stdout
         assert stdout is not None  # noqa: S101 - a pipe

@@ -71,9 +71,13 @@ class Runner:
     Args:
         options: how.
         live: what is seen meanwhile.
+
+    Attributes:
+        stopped: somebody wanted it to end.
     """
 
     def __init__(self, options: Options, live: Live) -> None:
+        self.stopped = False
         self._options, self._live = options, live
         self._methods: Methods | None = None
         self._supply = Supply([], [], "")
@@ -98,10 +102,13 @@ class Runner:
         server = self._options.server
         return server is not None and server.durable
 
-    def stop(self) -> None:
-        """End the run early; the result is made of what there is."""
-        if self._stop is not None:
-            self._stop.set()
+    def stop(self) -> bool:
+        """End the run early; the result is made of what there is. False: none has begun."""
+        self.stopped = True
+        if self._stop is None:
+            return False
+        self._stop.set()
+        return True
 
     async def run(self, plan: Plan) -> dict[str, Any]:
         """Play a plan; the result.

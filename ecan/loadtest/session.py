@@ -68,7 +68,7 @@ class Session:
         self.under_way: dict[int, Pending] = {}
         self.connected = False
         self.dead = False
-        self.checks = self._fresh_checks(world)
+        self.checks = self._new_checks(world, fresh=True)
         self._world = world
         self._credentials: dict[str, str] = session or {}
         self._account = account or ("", "")
@@ -82,8 +82,8 @@ class Session:
         self._wire: Wire | None = None
         self._returning: asyncio.Task[None] | None = None
 
-    def _fresh_checks(self, world: World) -> SessionChecks:
-        return SessionChecks(world.violations, f"user {self.number}")
+    def _new_checks(self, world: World, *, fresh: bool) -> SessionChecks:
+        return SessionChecks(world.violations, f"user {self.number}", fresh=fresh)
 
     @property
     def settled(self) -> bool:
@@ -109,6 +109,11 @@ class Session:
             if not error.get("retryable") or time.monotonic() > end:
                 raise WireError(f"{method}: {error.get('code')}: {error.get('message', '')}")
             await asyncio.sleep(min(MAX_RETRY_S, error.get("retry_after_ms", 500) / 1000))
+        if method != "login":
+            # It may have been through a run before: its counters go on.
+            for key in self._world.counters:
+                reply = await self._ask("debug.state_get", {"key": key})
+                self.checks.start_counter(key, reply.result)
         self.connected = True
 
     async def verify(self) -> int:
@@ -128,7 +133,6 @@ class Session:
         if self._wire is not None:
             self._wire.close()
         if self._returning is not None:
-            self._returning.cancel()
             await asyncio.gather(self._returning, return_exceptions=True)
 
     # -- sending -------------------------------------------------------------------------
@@ -298,7 +302,8 @@ class Session:
                 key: reply.result.get(key) or self._credentials.get(key, "")
                 for key in ("session_id", "token")
             }
-            self.checks = self._fresh_checks(self._world)
+            fresh = "token" in reply.result  # a login, not a resume
+            self.checks = self._new_checks(self._world, fresh=fresh)
             self.checks.opened(reply.result)
             self._known = True
             self._templates.clear()
@@ -307,6 +312,9 @@ class Session:
         """From here on the end of the connection is our own doing."""
         self._leaving = True
         self.connected = False
+        if self._returning is not None:
+            # RACE: it must not come back beside a connection that is made on purpose.
+            self._returning.cancel()
 
     def _on_lost(self, wire: Wire, code: int) -> None:
         if wire is not self._wire:
@@ -317,6 +325,9 @@ class Session:
             self._lose_all("NOT_CONNECTED")
             return
         self._world.recorder.close(code)
+        for pending in list(self.under_way.values()):
+            if pending.phase < 0:  # the harness's own: asked anew, not sent again
+                self._lose(pending, "DISCONNECTED")
         if not self._credentials:
             self._lose_all("DISCONNECTED")
         elif code >= LEAST_REJECTING_CODE:

@@ -24,6 +24,7 @@ class World:
         address: of the server.
         recorder: counts everything.
         schedule: tells the phase.
+        counters: names of the plan's counters.
         ordered: methods that are answered in order (P2).
         timeout_s: after it a request counts as lost.
         durable: a session that is gone is a broken promise (P11).
@@ -36,6 +37,7 @@ class World:
     address: Address
     recorder: Recorder
     schedule: Schedule
+    counters: tuple[str, ...] = ()
     ordered: frozenset[str] = frozenset()
     timeout_s: float = 35.0
     durable: bool = False

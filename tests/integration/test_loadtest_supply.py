@@ -40,11 +40,12 @@ async def test_sessions_over_the_admin_socket_are_logged_out_afterwards() -> Non
     async with running_app(**settings()) as app:
         testing = runner(
             app.url,
+            "counter",
             admin_socket=app.app.settings.admin_socket,
             metrics_url="http://127.0.0.1:9/metrics",
         )
-        result = await testing.run(short("ping"))
-        more = await testing.run(short("ping", users=5))
+        result = await testing.run(short("counter"))
+        more = await testing.run(short("counter", users=5))
         sessions = app.app.sessions.count()
         await testing.clean_up()
         left = app.app.sessions.count()
@@ -52,6 +53,8 @@ async def test_sessions_over_the_admin_socket_are_logged_out_afterwards() -> Non
     assert result["facts"]["sessions"] == "the admin socket"
     assert any(row.get("server", {}).get("rss_bytes") for row in result["timeline"])
     assert (sessions, left) == (5, 0)
+    assert more["checks"]["examples"] == [], "counters go on from the run before"
+    assert more["checks"]["compared"] == 5
 
 
 async def test_accounts_made_for_the_test() -> None:

@@ -109,3 +109,20 @@ def test_examples_are_bounded_and_merged() -> None:
     both.merge(violations.dump())
     both.merge(violations.dump())
     assert (both.total, len(both.examples)) == (200, 2 * MAX_EXAMPLES)
+
+
+def test_counter_of_a_session_with_a_past() -> None:
+    """P10: it goes on from what it was, as read before or as its first value tells."""
+    violations = Violations()
+    checks = SessionChecks(violations, "user 1", fresh=False)
+    checks.start_counter("read", 7)
+    for value in (8, 9):
+        checks.counted("read", value)
+    checks.verify("read", 9)
+    for value in (40, 41):
+        checks.counted("told", value)
+    checks.verify("told", 41)
+    checks.verify("never answered", 5)
+    assert violations.total == 0
+    checks.verify("read", 10)
+    assert violations.examples[0]["what"] == "read: the total is 10, after 2 successes from 7 on"

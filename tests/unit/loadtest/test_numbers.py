@@ -187,6 +187,19 @@ async def test_search_in_whole_numbers_and_its_ends() -> None:
     assert (await capacity.find(server_with(1e9), 100.0, most=1000.0)).best == 1000.0
 
 
+async def test_search_that_is_stopped() -> None:
+    """It ends with what it has."""
+    tries: list[float] = []
+
+    async def trial(load: float) -> capacity.Point:
+        tries.append(load)
+        return capacity.Point(load=load, ok=True, margin=0.9)
+
+    found = await capacity.find(trial, 10.0, stopped=lambda: len(tries) > 3)
+    assert (found.best, len(found.points)) == (10.0, 4)
+    assert found.ended == "The search was stopped."
+
+
 def test_seconds_wait_for_every_process() -> None:
     """A row is made when all processes have told of that second."""
     counts = Counts()
@@ -231,6 +244,7 @@ class FakeRunner:
 
     objective = slo.parse("p99<1s")
     most_users = 40
+    stopped = False
 
     async def run(self, plan):
         if plan.users > 20 or plan.phases[-1].rate > 20:
