@@ -10,6 +10,7 @@ import pykka
 import pytest
 
 from ecan.testing import RunningApp, running_app
+from ecan.testing.app import DEFAULTS
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("dev", deadline=None)
@@ -30,6 +31,21 @@ def no_actor_left() -> object:
         ref.actor_stopped.set()
         pykka.ActorRegistry.unregister(ref)
     assert left == []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked so runs over every transport; everything else over the default one."""
+    if metafunc.definition.get_closest_marker("each_transport"):
+        metafunc.parametrize("transport", ["websockets", "picows"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def transport(request: pytest.FixtureRequest) -> str:
+    """What carries the frames of the servers that this test starts."""
+    name = getattr(request, "param", "websockets")
+    DEFAULTS["transport"] = name
+    yield name
+    del DEFAULTS["transport"]
 
 
 @pytest.fixture

@@ -39,6 +39,13 @@ def text_header(length: int) -> bytes:
     return struct.pack("!BBQ", TEXT, _LENGTH_64, length)
 
 
+def header_size(length: int) -> int:
+    """How long `text_header` is."""
+    if length < _LENGTH_16:
+        return 2
+    return 4 if length < 1 << 16 else 10
+
+
 class FrameReader:
     r"""Takes a client's bytes apart into text messages and frames for the library.
 

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import ssl
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
-
-from websockets.asyncio.server import serve
 
 from ecan.actors.idle import DeadlineHeap
 from ecan.errors import ConfigError
 from ecan.gateway.connection import Connection
 from ecan.gateway.http import client_address, header
-from ecan.gateway.websocket import WebSocket
+from ecan.gateway.transport import CLOSE_TIMEOUT_S, make_listener
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode
 
 if TYPE_CHECKING:
-    from websockets.asyncio.server import Server
     from websockets.http11 import Request, Response
 
     from ecan.actors.sessions import SessionService
     from ecan.config import Settings
     from ecan.gateway.http import HttpAnswers
     from ecan.gateway.router import Router
+    from ecan.gateway.transport import ClientWire
     from ecan.observability import Metrics
     from ecan.runtime import Clock
-
-CLOSE_TIMEOUT_S = 2.0
-"""A frozen peer holds its own closing for this long, not the library's ten seconds."""
 
 UNBOUND_IDLE_S = 600.0
 """A connection without a session and without a frame for this long is closed with 4002."""
@@ -42,7 +37,14 @@ log = get_logger("ecan.gateway")
 
 
 class Gateway:
-    """Accepts connections and hands their frames to the router."""
+    """Accepts connections and hands their frames to the router; an `Edge` to its transport.
+
+    Attributes:
+        router: gets every frame.
+
+    Raises:
+        ConfigError: the transport that is asked for is not installed.
+    """
 
     def __init__(
         self,
@@ -54,16 +56,17 @@ class Gateway:
         metrics: Metrics,
     ) -> None:
         self._settings = settings
-        self._router = router
+        self.router = router
         self._sessions = sessions
         self._answers = answers
         self._clock = clock
         self._metrics = metrics
-        self._server: Server | None = None
-        self._open: dict[str, WebSocket] = {}
-        self._wires: WeakSet[WebSocket] = WeakSet()
+        self._listener = make_listener(settings, self)
+        self._open: dict[str, ClientWire] = {}
+        self._emptied: asyncio.Event | None = None
         self._idle = DeadlineHeap()
         self._idle_timer: Any = None
+        self._started = False
 
     # -- life ------------------------------------------------------------------------
 
@@ -87,73 +90,55 @@ class Gateway:
                     f"cannot be used with ECAN_TLS_KEY={str(settings.tls_key)!r}: "
                     f"{error.strerror or error}",
                 ) from error
-        self._server = await serve(
-            self._serve,
-            settings.ws_host,
-            settings.ws_port,
-            create_connection=self._make,  # type: ignore[arg-type]  # any factory will do
-            process_request=self._process_request,
-            compression=None,  # 16 KiB a connection instead of 58
-            max_size=settings.max_frame,
-            max_queue=4,
-            ping_interval=20,
-            ping_timeout=20,
-            close_timeout=CLOSE_TIMEOUT_S,
-            open_timeout=10,
-            server_header=None,
-            ssl=tls,
-            backlog=1024,
-        )
+        await self._listener.start(tls)
+        self._started = True
         self._arm_idle()
 
     @property
     def port(self) -> int:
         """Where it listens."""
-        assert self._server is not None  # noqa: S101 - asked after start
-        return int(self._server.sockets[0].getsockname()[1])
+        return self._listener.port
 
     @property
     def connection_count(self) -> int:
         """Open WebSockets."""
         return len(self._open)
 
-    def _make(self, protocol: Any, server: Any, **options: Any) -> WebSocket:
-        wire = WebSocket(protocol, server, connect=self._connect, router=self._router, **options)
-        self._wires.add(wire)
-        return wire
+    # -- what the transport asks: Edge -------------------------------------------------
 
-    def _connect(self, wire: WebSocket) -> Connection:
-        return Connection(
-            wire, self._sessions, self._clock, self._metrics, self._router.new_bucket()
-        )
-
-    def _process_request(self, wire: Any, request: Request) -> Response | None:
-        client = wire.client
-        remote = wire.remote_address
-        client.address = client_address(
-            remote[0] if remote else "",
-            request.headers.get_all("X-Forwarded-For"),
-            self._settings,
-        )
-        client.user_agent = header(request, "User-Agent")[:200]
+    def answer(self, request: Request) -> Response | None:
+        """See `Edge.answer`."""
         return self._answers.answer(request)
 
-    async def _serve(self, wire: Any) -> None:
-        """Runs for as long as the WebSocket is open."""
-        client: Connection = wire.client
-        key = str(client.id)
+    def connect(self, wire: ClientWire, remote: str, request: Request) -> Connection:
+        """See `Edge.connect`."""
+        client = Connection(
+            wire, self._sessions, self._clock, self._metrics, self.router.new_bucket()
+        )
+        forwarded_for = request.headers.get_all("X-Forwarded-For")
+        client.address = client_address(remote, forwarded_for, self._settings)
+        client.user_agent = header(request, "User-Agent")[:200]
+        return client
+
+    def opened(self, wire: ClientWire) -> None:
+        """See `Edge.opened`."""
+        key = str(wire.client.id)
         self._open[key] = wire
         self._metrics.connections_opened += 1
         self._idle.schedule(key, self._clock.mono() + UNBOUND_IDLE_S)
         self._arm_idle()
-        try:
-            await wire.wait_closed()
-        finally:
-            del self._open[key]
-            self._idle.cancel(key)
-            if not client.ended:
-                self._metrics.connection_closed(wire.close_code or 1006)
-            client.lost()
+
+    def closed(self, wire: ClientWire, code: int) -> None:
+        """See `Edge.closed`."""
+        client = wire.client
+        key = str(client.id)
+        del self._open[key]
+        self._idle.cancel(key)
+        if not client.ended:
+            self._metrics.connection_closed(code)
+        client.lost()
+        if self._emptied is not None and not self._open:
+            self._emptied.set()
 
     # -- idle connections ------------------------------------------------------------
 
@@ -190,21 +175,19 @@ class Gateway:
 
     async def close(self) -> None:
         """Close every connection with 1012, in slices, and stop listening."""
-        if self._server is None:
+        if not self._started:
             return
         if self._idle_timer is not None:
             self._idle_timer.cancel()
-        self._server.close(close_connections=False)
+        self._listener.stop_listening()
         wires = list(self._open.values())
         for start in range(0, len(wires), CLOSE_SLICE):
             for wire in wires[start : start + CLOSE_SLICE]:
                 wire.client.close(CloseCode.SERVICE_RESTART, "The server is restarting.")
             await asyncio.sleep(random.uniform(0.0, 0.02))  # noqa: S311
-        if wires:
-            await asyncio.wait(
-                [asyncio.ensure_future(wire.wait_closed()) for wire in wires],
-                timeout=CLOSE_TIMEOUT_S + 1,
-            )
-        for wire in list(self._wires):
-            wire.cut()  # who is still in the middle of a handshake
-        await self._server.wait_closed()
+        self._emptied = asyncio.Event()
+        if self._open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S + 1):
+                    await self._emptied.wait()
+        await self._listener.cut()  # who is still in the middle of a handshake

@@ -9,54 +9,120 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
 from ecan.gateway.framing import FrameReader, text_header
-from ecan.observability import get_logger
-from ecan.protocol.codes import CloseCode, ErrorCode
+from ecan.gateway.transport import (
+    BACKLOG,
+    CLOSE_TIMEOUT_S,
+    OPEN_TIMEOUT_S,
+    PING_INTERVAL_S,
+    PING_TIMEOUT_S,
+)
+from ecan.gateway.wire import WireBase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import ssl
 
+    from websockets.asyncio.server import Server
+    from websockets.http11 import Request, Response
     from websockets.server import ServerProtocol
 
-    from ecan.gateway.connection import Connection
+    from ecan.config import Settings
     from ecan.gateway.router import Router
-
-log = get_logger("ecan.websocket")
+    from ecan.gateway.transport import Edge
 
 _tasks: set[asyncio.Task[None]] = set()
 
 
-class WebSocket(ServerConnection):
+class WebsocketsListener:
+    """See `Listener`."""
+
+    def __init__(self, settings: Settings, edge: Edge) -> None:
+        self._settings = settings
+        self._edge = edge
+        self._server: Server | None = None
+        self._wires: WeakSet[WebSocket] = WeakSet()
+
+    async def start(self, tls: ssl.SSLContext | None) -> None:
+        """See `Listener.start`."""
+        self._server = await serve(
+            self._serve,
+            self._settings.ws_host,
+            self._settings.ws_port,
+            create_connection=self._make,  # type: ignore[arg-type]  # any factory will do
+            process_request=self._process_request,
+            compression=None,  # 16 KiB a connection instead of 58
+            max_size=self._settings.max_frame,
+            max_queue=4,
+            ping_interval=PING_INTERVAL_S,
+            ping_timeout=PING_TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
+            open_timeout=OPEN_TIMEOUT_S,
+            server_header=None,
+            ssl=tls,
+            backlog=BACKLOG,
+        )
+
+    @property
+    def port(self) -> int:
+        """See `Listener.port`."""
+        assert self._server is not None  # noqa: S101 - asked after start
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def stop_listening(self) -> None:
+        """See `Listener.stop_listening`."""
+        if self._server is not None:
+            self._server.close(close_connections=False)
+
+    async def cut(self) -> None:
+        """See `Listener.cut`."""
+        for wire in list(self._wires):
+            wire.cut()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def _make(self, protocol: Any, server: Any, **options: Any) -> WebSocket:
+        wire = WebSocket(protocol, server, router=self._edge.router, **options)
+        self._wires.add(wire)
+        return wire
+
+    def _process_request(self, wire: Any, request: Request) -> Response | None:
+        response = self._edge.answer(request)
+        if response is None:
+            remote = wire.remote_address
+            wire.client = self._edge.connect(wire, remote[0] if remote else "", request)
+        return response
+
+    async def _serve(self, wire: Any) -> None:
+        """Runs for as long as the WebSocket is open."""
+        self._edge.opened(wire)
+        try:
+            await wire.wait_closed()
+        finally:
+            self._edge.closed(wire, wire.close_code or 1006)
+
+
+class WebSocket(WireBase, ServerConnection):
     """One WebSocket; also the `Wire` of its `Connection`.
 
     Args:
-        connect: makes the `Connection` for this wire.
         router: gets every text frame.
     """
 
     def __init__(
-        self,
-        protocol: ServerProtocol,
-        server: Any,
-        *,
-        connect: Callable[[WebSocket], Connection],
-        router: Router,
-        **options: Any,
+        self, protocol: ServerProtocol, server: Any, *, router: Router, **options: Any
     ) -> None:
         super().__init__(protocol, server, **options)
-        self._router = router
-        self._parts: bytearray | None = None
-        self._binary = False
-        self._paused: asyncio.TimerHandle | None = None
+        self.router = router
+        self.transport = None
         self._frames: FrameReader | None = None
         self._max_size = int(protocol.max_message_size or 0)
         self._clean = False
-        self.client = connect(self)
 
     # -- incoming --------------------------------------------------------------------
 
@@ -76,54 +142,24 @@ class WebSocket(ServerConnection):
             return
         for is_text, part in frames.feed(data):
             if is_text:
-                self._receive(part)
+                self.take_text(part)
             else:
                 super().data_received(part)
 
     def process_event(self, event: Any) -> None:
-        """Take data frames; leave the handshake, pongs and the rest to the library."""
+        """Take data frames; leave the handshake, pongs and the rest to the library.
+
+        The library bounds the sum of fragments by ECAN_MAX_FRAME.
+        """
         if type(event) is Frame and self.request is not None:
             opcode = event.opcode
             if opcode is Opcode.TEXT and event.fin:
-                self._receive(event.data)
+                self.take_text(event.data)
                 return
             if opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                self._fragment(event)
+                self.take_part(opcode, event.data, fin=event.fin)
                 return
         super().process_event(event)
-
-    def _receive(self, data: Any) -> None:
-        if self.client.ended or self.protocol.state is not OPEN:
-            return
-        try:
-            self._router.receive(self.client, data)
-        except Exception:
-            log.exception("router.failed", connection=self.client.id)
-            self.client.close(CloseCode.INTERNAL_ERROR, "Internal error.")
-
-    def _fragment(self, frame: Frame) -> None:
-        """Put fragments together; the library bounds their sum by ECAN_MAX_FRAME."""
-        if frame.opcode is not Opcode.CONT:
-            self._binary = frame.opcode is Opcode.BINARY
-            self._parts = bytearray()
-        if self._parts is None:
-            return
-        # Not a list of parts: empty fragments would make it grow for ever (P8).
-        self._parts += frame.data
-        if not frame.fin:
-            return
-        data, self._parts = bytes(self._parts), None
-        if self._binary:
-            if not self.client.ended:
-                self._router.reject(
-                    self.client,
-                    "",
-                    ErrorCode.PARSE_ERROR,
-                    "Frames are JSON in text messages; this one was binary.",
-                    self.loop.time(),
-                )
-            return
-        self._receive(data)
 
     # -- outgoing: Wire --------------------------------------------------------------
 
@@ -133,36 +169,15 @@ class WebSocket(ServerConnection):
         self.transport.write(data)
         return len(data)
 
-    def pause(self, seconds: float) -> None:
-        """See `Wire.pause`."""
-        if self._paused is None:
-            self.transport.pause_reading()
-            self._paused = self.loop.call_later(seconds, self._resume)
-
-    def _resume(self) -> None:
-        self._paused = None
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
-
     def takes_frames(self) -> bool:
         """See `Wire.takes_frames`."""
         return self.protocol.state is OPEN
-
-    def buffered_bytes(self) -> int:
-        """See `Wire.buffered_bytes`."""
-        return self.transport.get_write_buffer_size()
 
     def start_close(self, code: int, reason: str) -> None:
         """See `Wire.start_close`."""
         task = self.loop.create_task(self._close(code, reason))
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
-
-    def cut(self) -> None:
-        """Drop the TCP connection, if it has come so far."""
-        transport = getattr(self, "transport", None)
-        if transport is not None:
-            transport.abort()
 
     async def _close(self, code: int, reason: str) -> None:
         # The library waits without limit for a peer that reads nothing to take what is

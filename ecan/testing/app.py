@@ -21,6 +21,10 @@ ADMIN_PASSWORD = "correct horse battery"  # noqa: S105 - of servers that live fo
 USER_PASSWORD = "staple correct horse"  # noqa: S105
 
 
+DEFAULTS: dict[str, Any] = {}
+"""Settings of every server of a test, where it says nothing else: its transport."""
+
+
 @attrs.frozen
 class RunningApp:
     """A running server and how to reach it."""
@@ -69,7 +73,7 @@ async def running_app(gui: Path | None = None, **settings: Any) -> AsyncIterator
             "admin_password": ADMIN_PASSWORD,
             "drain_timeout_s": 5.0,
         }
-        app = App(Settings(**{**defaults, **settings}), gui)
+        app = App(Settings(**{**defaults, **DEFAULTS, **settings}), gui)
         await app.start()
         try:
             port = app.gateway.port

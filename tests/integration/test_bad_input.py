@@ -33,6 +33,8 @@ from ecan.config import RateLimit
 from ecan.protocol.codes import ErrorCode
 from ecan.testing import running_app
 
+pytestmark = pytest.mark.each_transport
+
 MAX_FRAME = 64 * 1024
 
 FUZZ = settings(

@@ -23,6 +23,8 @@ from ecan.actors.lifecycle import State
 from ecan.config import LoginRateLimit, RateLimit
 from ecan.testing import Client, running_app
 
+pytestmark = pytest.mark.each_transport
+
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 

@@ -11,6 +11,8 @@ from edge_kit import http
 from ecan.gateway.assets import SECURITY_HEADERS
 from ecan.testing import running_app
 
+pytestmark = pytest.mark.each_transport
+
 INDEX = b"<!doctype html><title>eCan</title>" + b"<p>page</p>" * 100
 SCRIPT = b"console.log('x');" * 100
 PIXEL = bytes(range(256)) * 4

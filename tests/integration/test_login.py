@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ecan.testing import RunningApp
+
+pytestmark = pytest.mark.each_transport
 
 
 async def test_login_opens_a_session_and_state_lives_in_it(server: RunningApp) -> None:

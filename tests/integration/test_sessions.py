@@ -14,6 +14,8 @@ from ecan.actors.messages import OpenSession
 from ecan.handlers.context import User
 from ecan.testing import ADMIN_PASSWORD, Client, RunningApp, running_app
 
+pytestmark = pytest.mark.each_transport
+
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -13,6 +13,8 @@ from ecan.config import Settings
 from ecan.gateway import server as server_module
 from ecan.testing import Client, running_app
 
+pytestmark = pytest.mark.each_transport
+
 
 async def test_a_connection_without_login_is_closed_when_idle(monkeypatch):
     """4002 for a connection that neither logs in nor says anything; who is logged in stays."""
