@@ -72,7 +72,16 @@ class Nginx:
         ).stdout
 
     def words(self, *more: str) -> list[str]:
-        return [self.program, "-p", f"{self.folder}/", "-c", str(self.config), "-e", "stderr", *more]
+        return [
+            self.program,
+            "-p",
+            f"{self.folder}/",
+            "-c",
+            str(self.config),
+            "-e",
+            "stderr",
+            *more,
+        ]
 
     def start(self) -> None:
         with (self.folder / "nginx.err").open("wb") as err:
