@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import orjson
 import pykka
 import uvloop
+from picows import WSListener, WSMsgType, ws_create_server
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
@@ -105,16 +107,54 @@ async def pykka_threads(ws: Any) -> None:
         actor.stop(block=False)
 
 
+class PicowsEcho(WSListener):
+    """Nothing but picows' native listener."""
+
+    def on_ws_frame(self, transport: Any, frame: Any) -> None:
+        """Send it back."""
+        transport.send(WSMsgType.TEXT, frame.get_payload_as_memoryview())
+
+
+class PicowsInline(WSListener):
+    """`inline` over picows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        session = Counter()
+        self.methods = {"counter.incr": session.incr}
+
+    def on_ws_frame(self, transport: Any, frame: Any) -> None:
+        """One request."""
+        request = orjson.loads(frame.get_payload_as_memoryview())
+        result = self.methods[request["method"]](request.get("params"))
+        transport.send(WSMsgType.TEXT, orjson.dumps(reply_to(request, result)))
+
+
 SERVERS = {
     "echo": (echo, True),
     "inline": (inline, True),
     "executor": (executor, False),
     "pykka": (pykka_threads, True),
+    "picows-echo": (PicowsEcho, True),
+    "picows-inline": (PicowsInline, True),
 }
 """Handler, and whether it runs on uvloop (the original eCan.ai did not)."""
 
 
+async def _run_picows(listener: Any) -> None:
+    logging.getLogger("picows").setLevel(logging.CRITICAL)
+    server = await ws_create_server(
+        lambda _: listener(), "127.0.0.1", 0, max_frame_size=2**20, backlog=1024
+    )
+    print(f"ready http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await asyncio.get_running_loop().create_future()
+
+
 async def _run(handler: Any) -> None:
+    if isinstance(handler, type):
+        await _run_picows(handler)
+        return
+
     async def quietly(ws: Any) -> None:
         try:
             await handler(ws)
