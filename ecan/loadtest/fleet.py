@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ import orjson
 
 from ecan.loadtest.counts import Counts
 from ecan.loadtest.generator import MAX_LINE_BYTES
+from ecan.loadtest.processes import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,9 +85,7 @@ class Fleet:
 
     async def __aexit__(self, *_: object) -> None:
         for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await end(process)
 
     @staticmethod
     def _tell(process: asyncio.subprocess.Process, message: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
+from ecan.loadtest.processes import end
+
 _READY = re.compile(rb"ecan: ready on https?://\S+:(?P<port>\d+) ")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
@@ -148,7 +150,8 @@ class LocalServer:
                         self.port = int(match["port"])
                         return
         except TimeoutError:
-            await self.kill()
+            pass
+        await self.kill()
         tail = self._log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace")
         raise StartError(f"the server did not start:\n{tail}")
 
@@ -166,13 +169,10 @@ class LocalServer:
             return
         if process.returncode is None:
             process.send_signal(number)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_TIMEOUT_S):
                     await process.wait()
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+        await end(process)
 
     def log_tail(self, lines: int = 20) -> str:
         """The end of what it logged."""
