@@ -175,7 +175,7 @@ def run(plan: str, flags: Flags) -> int:
         return _complain(str(error), _USAGE)
     except (FleetError, StartError, RefusedError) as error:
         return _complain(str(error), _REFUSED)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, KeyboardInterrupt):
         return _complain("interrupted before it began", _REFUSED)
     except (WireError, NoServerError) as error:
         return _complain(f"cannot reach the server: {error}", _NO_CONNECTION)

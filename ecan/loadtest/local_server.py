@@ -69,8 +69,8 @@ class LocalServer:
         self.folder = Path(self._temporary.name)
         try:
             await self.start()
-        except StartError:
-            self._temporary.cleanup()
+        except BaseException:  # an interrupted start must not leave a server behind
+            await self.__aexit__()
             raise
         return self
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -271,3 +272,20 @@ async def test_server_that_does_not_start() -> None:
     with pytest.raises(StartError, match="ECAN_STORE"):
         async with LocalServer({**os.environ, "ECAN_STORE": "tape"}):
             pass
+
+
+@pytest.mark.parametrize("after_s", [0.4, 3.0])
+async def test_ctrl_c_leaves_no_server_behind(tmp_path: Any, after_s: float) -> None:
+    """Early or while it runs: the command ends, its server with it, and a run has its report."""
+    command = (sys.executable, "-m", "ecan", "loadtest", "ping", "--start", "--rate", "20")
+    process = await asyncio.create_subprocess_exec(
+        *command, "--for", "100s", "--out", str(tmp_path), "--name", "x",
+        env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    await asyncio.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode in {0, 1, -signal.SIGINT}, errors
+    assert not list(tmp_path.glob("ecan-loadtest-*")), "its folder is gone, so it was ended"
+    assert bool(list(tmp_path.glob("x.html"))) or process.returncode != 0
