@@ -1,4 +1,4 @@
-"""The command ``ecan``: ``serve``, ``ops``, ``top``, ``users``, ``call``, ``loadtest``, backups.
+"""The command ``ecan``: ``serve``, ``ops``, ``top``, ``users``, ``call``, ``config`` and others.
 
 Commands are thin: they read arguments, call what they need and turn the outcome into
 an exit code (0 done, 1 the server said no, 2 usage or configuration, 3 cannot connect).
@@ -63,6 +63,7 @@ app.command(
     "ecan.cli.loadtest:loadtest", name="loadtest", help="Load a server, check it, write a report."
 )
 app.command("ecan.cli.top:top", name="top", help="Watch a running server, full screen.")
+app.command("ecan.cli.config:app", name="config", help="Check the settings of this environment.")
 app.register_install_completion_command()
 
 

@@ -5,6 +5,8 @@ frozen; `LiveSettings` alone changes the few that can (`settings.set` of the adm
 Anyone may import this; it knows nothing but `ecan.errors`.
 """
 
+from ecan.config.check import CheckedSetting, Finding, check, check_environment
+from ecan.config.example import env_example
 from ecan.config.live import LiveSettings
 from ecan.config.parsers import LoginRateLimit, Network, RateLimit
 from ecan.config.settings import (
@@ -18,14 +20,19 @@ from ecan.config.settings import (
 )
 
 __all__ = [
+    "CheckedSetting",
     "ClientEnvironment",
+    "Finding",
     "LiveSettings",
     "LoginRateLimit",
     "Network",
     "RateLimit",
     "Settings",
     "SettingsError",
+    "check",
+    "check_environment",
     "describe_settings",
+    "env_example",
     "load",
     "load_client",
     "markdown_table",

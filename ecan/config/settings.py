@@ -15,6 +15,7 @@ import attrs
 
 from ecan.config import parsers
 from ecan.config.parsers import Budget, LoginRateLimit, Network, RateLimit
+from ecan.config.secret_files import SUFFIX, read_secret_files
 from ecan.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Settings:
     budget_windows: int = _setting("BUDGET_WINDOWS", _COUNT, 5, _COUNT_WORDS, "Minutes in a row over a hard limit, then the session is suspended.")
     debug_methods: bool = _setting("DEBUG_METHODS", _SWITCH, False, "0 or 1", "Adds the debug.* methods; never in production.", shown="0")
     admin_user: str = _setting("ADMIN_USER", str, "admin", "a user name", "First account, made when there is no user.")
-    admin_password: str | None = _setting("ADMIN_PASSWORD", parsers.password, None, "at most 1024 characters", "Its password.", shown="made and printed once", secret=True)
+    admin_password: str | None = _setting("ADMIN_PASSWORD", parsers.password, None, "at most 1024 characters", "Its password; ECAN_ADMIN_PASSWORD_FILE names a file that holds it.", shown="made and printed once", secret=True)
     metrics_host: str = _setting("METRICS_HOST", str, "127.0.0.1", "a host name or address", "Where metrics are served.")
     metrics_port: int | None = _setting("METRICS_PORT", parsers.whole(0, 65535), None, _PORT, "Serves Prometheus metrics on this port.", shown="off")
     unknown: tuple[tuple[str, str | None], ...] = ()
@@ -134,7 +135,7 @@ class Settings:
                 a `SettingsError` with one line for each.
         """
         values: dict[str, Any] = {}
-        problems: list[ConfigError] = []
+        environ, problems = read_secret_files(environ, secret_variables())
         for field in fields():
             row = field.metadata
             text = environ.get(row["env"], "")
@@ -160,6 +161,11 @@ def fields() -> list[attrs.Attribute[Any]]:
     return [field for field in attrs.fields(Settings) if field.metadata]
 
 
+def secret_variables() -> list[str]:
+    """The variables that may come from a file (`ecan.config.secret_files`)."""
+    return [field.metadata["env"] for field in fields() if field.metadata["secret"]]
+
+
 def _cross_check(values: dict[str, Any]) -> list[ConfigError]:
     problems = []
     for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
@@ -174,6 +180,7 @@ def _cross_check(values: dict[str, Any]) -> list[ConfigError]:
 
 def _unknown(environ: Mapping[str, str]) -> tuple[tuple[str, str | None], ...]:
     known = [field.metadata["env"] for field in fields()]
+    known += [name + SUFFIX for name in secret_variables()]
     return tuple(
         (name, next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None))
         for name in sorted(environ)
