@@ -42,6 +42,9 @@ async def serve(config: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.ask_stop)
     await app.start()
+    if app.gateway.certificate is not None:
+        # Only then: a server without one ends with its terminal, as programs do.
+        loop.add_signal_handler(signal.SIGHUP, app.gateway.certificate.reload)
     # What start-up made stays: no need to look at it in every collection. And a request
     # makes a dozen objects that die with it: the default of 700 would look every 60 requests.
     gc.freeze()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import ssl
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.idle import DeadlineHeap
-from ecan.errors import ConfigError
 from ecan.gateway.connection import Connection
 from ecan.gateway.http import client_address, header
+from ecan.gateway.tls import Certificate
 from ecan.gateway.transport import CLOSE_TIMEOUT_S, make_listener
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode
@@ -41,6 +40,7 @@ class Gateway:
 
     Attributes:
         router: gets every frame.
+        certificate: of TLS without a proxy; None before `start` and without one.
 
     Raises:
         ConfigError: the transport that is asked for is not installed.
@@ -61,6 +61,7 @@ class Gateway:
         self._answers = answers
         self._clock = clock
         self._metrics = metrics
+        self.certificate: Certificate | None = None
         self._listener = make_listener(settings, self)
         self._open: dict[str, ClientWire] = {}
         self._emptied: asyncio.Event | None = None
@@ -78,18 +79,9 @@ class Gateway:
             ConfigError: certificate or key cannot.
         """
         settings = self._settings
-        tls: ssl.SSLContext | None = None
         if settings.tls_cert is not None:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            try:
-                tls.load_cert_chain(settings.tls_cert, settings.tls_key)
-            except OSError as error:  # ssl.SSLError is one
-                raise ConfigError(
-                    "ECAN_TLS_CERT",
-                    str(settings.tls_cert),
-                    f"cannot be used with ECAN_TLS_KEY={str(settings.tls_key)!r}: "
-                    f"{error.strerror or error}",
-                ) from error
+            self.certificate = Certificate(settings.tls_cert, settings.tls_key)
+        tls = self.certificate.context if self.certificate is not None else None
         await self._listener.start(tls)
         self._started = True
         self._arm_idle()
