@@ -10,7 +10,7 @@ import aiofastnet
 from picows import WSAutoPingStrategy, WSUpgradeResponseWithListener
 
 from ecan.gateway.handshake import Handshake
-from ecan.gateway.picows_wire import Frames, Log, PicowsWire
+from ecan.gateway.picows_wire import Frames, Log, Outgoing, PicowsWire
 from ecan.gateway.transport import BACKLOG
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class PicowsListener:
         self._server: Any = None
         self._there: set[Handshake | PicowsWire] = set()
         self._nobody_there: asyncio.Event | None = None
+        self._outgoing = Outgoing(asyncio.get_running_loop())
 
     async def start(self, tls: ssl.SSLContext | None) -> None:
         """See `Listener.start`."""
@@ -85,7 +86,7 @@ class PicowsListener:
     def _upgrade(self, transport: Any, request: Request, head: bytes, rest: bytes) -> None:
         loop = asyncio.get_running_loop()
         max_size = self._settings.max_frame
-        wire = PicowsWire(self._edge, transport, max_size, loop, self._gone)
+        wire = PicowsWire(self._edge, transport, max_size, loop, self._gone, self._outgoing)
         self._there.add(wire)
         remote = transport.get_extra_info("peername")
         wire.client = self._edge.connect(wire, remote[0] if remote else "", request)

@@ -54,6 +54,7 @@ class PicowsWire(WireBase, WSListener):
         max_size: of a message in bytes.
         loop: where it runs.
         gone: called when it has ended, last.
+        outgoing: has it flushed.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class PicowsWire(WireBase, WSListener):
         max_size: int,
         loop: asyncio.AbstractEventLoop,
         gone: Callable[[PicowsWire], None],
+        outgoing: Outgoing,
     ) -> None:
         super().__init__()
         self.router = edge.router
@@ -71,6 +73,9 @@ class PicowsWire(WireBase, WSListener):
         self._edge = edge
         self._gone = gone
         self._max_size = max_size
+        self._outgoing = outgoing
+        self._unsent: list[bytes] | None = None
+        self._unsent_bytes = 0
         self._ws: Any = None
         self._send: Any = None
         self._open = False
@@ -113,6 +118,7 @@ class PicowsWire(WireBase, WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:  # noqa: ARG002
         """The TCP connection is gone."""
         self._open = False
+        self._unsent = None
         for timer in (self._ping_timer, self._cut_timer, self._paused):
             if timer is not None:
                 timer.cancel()
@@ -145,6 +151,7 @@ class PicowsWire(WireBase, WSListener):
         except ProtocolError as error:
             raise WSProtocolError(PROTOCOL_ERROR, str(error)) from None
         if self._open:
+            self.flush()
             if self._code == NO_CODE:
                 self._ws.send(_CLOSE, None)
             else:
@@ -168,6 +175,7 @@ class PicowsWire(WireBase, WSListener):
 
     def _no_pong(self) -> None:
         if self._open:
+            self.flush()
             self._ws.send_close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
             self.finish()
 
@@ -175,12 +183,32 @@ class PicowsWire(WireBase, WSListener):
 
     def write_text(self, frame: bytes) -> int:
         """See `Wire.write_text`."""
-        size = len(frame)
-        if size <= COPIED_BYTES:
-            self._send(TEXT, frame)
+        unsent = self._unsent
+        if unsent is None:
+            self._unsent = [frame]
+            self._outgoing.add(self)
         else:
-            self.transport.write(text_header(size) + frame)
-        return size + header_size(size)
+            unsent.append(frame)
+        size = len(frame)
+        size += header_size(size)
+        self._unsent_bytes += size
+        return size
+
+    def flush(self) -> None:
+        """Give the system what was written."""
+        unsent = self._unsent
+        if unsent is None:
+            return
+        self._unsent = None
+        self._unsent_bytes = 0
+        if len(unsent) == 1 and len(unsent[0]) <= COPIED_BYTES:
+            self._send(TEXT, unsent[0])
+        else:
+            self.transport.write(b"".join([text_header(len(f)) + f for f in unsent]))
+
+    def buffered_bytes(self) -> int:
+        """See `Wire.buffered_bytes`."""
+        return self._unsent_bytes + int(self.transport.get_write_buffer_size())
 
     def takes_frames(self) -> bool:
         """See `Wire.takes_frames`."""
@@ -189,6 +217,7 @@ class PicowsWire(WireBase, WSListener):
     def start_close(self, code: int, reason: str) -> None:
         """See `Wire.start_close`."""
         if self._open:
+            self.flush()
             self._open = False
             self._ws.send_close(code, reason)
             self._cut_soon()
@@ -197,11 +226,13 @@ class PicowsWire(WireBase, WSListener):
 
     def violation_found(self) -> None:
         """Picows is about to send a close frame of its own, because of an illegal one."""
+        self.flush()
         self._open = False
         self.loop.call_soon(self.finish)
 
     def input_ended(self) -> None:
         """The other end sends no more; the transport closes when its buffer is empty."""
+        self.flush()
         self._open = False
         self._cut_soon()
 
@@ -231,6 +262,28 @@ class PicowsWire(WireBase, WSListener):
         self._protocol = protocol
         read_on(self.transport, protocol)
         protocol.connection_made(Closeless(self.transport, self))
+
+
+class Outgoing:
+    """Wires that were written to in this turn of the loop: sent at its end, one after another.
+
+    A system call each at once would wake the client up for every reply (9 µs instead of 3).
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._wires: list[PicowsWire] = []
+
+    def add(self, wire: PicowsWire) -> None:
+        """It has something to send."""
+        if not self._wires:
+            self._loop.call_soon(self._flush)
+        self._wires.append(wire)
+
+    def _flush(self) -> None:
+        wires, self._wires = self._wires, []
+        for wire in wires:
+            wire.flush()
 
 
 def read_on(transport: Any, protocol: Any) -> None:
