@@ -62,7 +62,10 @@ class Answering(Record):
                 known.waiters.append(call.origin)
             _end_trace(call)
             return True
-        entry = self.ledger.get(call.id, self._clock.now())
+        ledger = self.ledger
+        if ledger.is_new(call.id):
+            return False
+        entry = ledger.get(call.id, self._clock.now())
         if entry is not None:
             _check_same(entry.fingerprint, call)
             self._metrics.replays += 1
@@ -71,7 +74,7 @@ class Answering(Record):
                 self._write_replies()
             _end_trace(call)
             return True
-        if self.ledger.is_forgotten(call.id):
+        if ledger.is_forgotten(call.id):
             raise expired_id_error()
         return False
 
@@ -156,6 +159,12 @@ class Answering(Record):
             del self.pending[call.id]
         if remember:
             self.ledger.add(call.id, call.fingerprint, frame, self._clock.now())
+        if call.waiters is None and call.kept is None and call.origin.is_open:
+            call.origin.send(frame)  # nearly every request
+        else:
+            self._deliver_or_keep(call, frame)
+
+    def _deliver_or_keep(self, call: Call, frame: bytes) -> None:
         delivered = False
         for peer in (call.origin, *(call.waiters or ())):
             if peer.is_open:

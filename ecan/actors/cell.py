@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 log = get_logger("ecan.session")
 
+# Looked up once: the attribute of an enum costs four times a global.
+_FAILED, _CLOSED, _INLINE = State.FAILED, State.CLOSED, Kind.INLINE
+
 MAX_TRANSITIONS = 50
 TICK_S = 0.001
 """A timer may fire a tick of the clock early; re-armed for the same time, it would spin."""
@@ -178,8 +181,8 @@ class Cell(Answering):
         if self.is_known(call):
             return
         state = self.state
-        if state is State.FAILED or state is State.CLOSED:
-            failed = state is State.FAILED
+        if state is _FAILED or state is _CLOSED:
+            failed = state is _FAILED
             raise failed_error() if failed else closed_error(self.close_reason)
         spec = call.spec
         usage = self.usage
@@ -187,11 +190,11 @@ class Cell(Answering):
             usage.admit(self, call.size_bytes, call.accepted_mono)
         actor = self.actor
         self.pending[call.id] = call
-        self.biography.count_request(call.accepted_mono)
+        (self.story or self.biography).count_request(call.accepted_mono)
         if spec.activity:
             self.last_active_mono = call.accepted_mono
             self.expiring_told = False
-        if spec.kind is Kind.INLINE and actor is not None and actor.handle_now(call):
+        if spec.kind is _INLINE and actor is not None and actor.handle_now(call):
             return
         mailbox = self.mailbox
         busy = actor is None or actor.busy or actor.held or mailbox.paused or len(mailbox) > 0

@@ -66,14 +66,17 @@ _new_tuple = tuple.__new__
 class Ledger:
     """The last answers of one session, by request id; `at` is UTC epoch seconds."""
 
-    __slots__ = ("_entries", "_forgotten")
+    __slots__ = ("_entries", "_forgotten", "_loaded")
 
     def __init__(
         self, entries: dict[str, Entry] | None = None, forgotten: Iterable[int] = ()
     ) -> None:
         # Made when needed: an idle session that never asked for anything has none.
         self._entries: OrderedDict[str, Entry] | None = OrderedDict(entries) if entries else None
-        self._forgotten: OrderedDict[int, None] | None = OrderedDict.fromkeys(forgotten) or None
+        # Two kinds of hash: the store's, of ids forgotten before this process, and Python's,
+        # which every string knows already; the other would be an eighth of a small request.
+        self._loaded: OrderedDict[int, None] | None = OrderedDict.fromkeys(forgotten) or None
+        self._forgotten: OrderedDict[int, None] | None = None
 
     def add(self, request_id: str, print_: bytes, frame: bytes, now: float) -> None:
         """Remember an answer; the oldest give way."""
@@ -99,7 +102,17 @@ class Ledger:
 
     def is_forgotten(self, request_id: str) -> bool:
         """Whether the id was answered once and is too old to be answered again."""
-        return self._forgotten is not None and id_hash(request_id) in self._forgotten
+        if self._forgotten is not None and hash(request_id) in self._forgotten:
+            return True
+        return self._loaded is not None and id_hash(request_id) in self._loaded
+
+    def is_new(self, request_id: str) -> bool:
+        """Whether nothing is known of an id, neither its answer nor that it had one."""
+        if self._entries is not None and request_id in self._entries:
+            return False
+        if self._forgotten is not None and hash(request_id) in self._forgotten:
+            return False
+        return self._loaded is None or id_hash(request_id) not in self._loaded
 
     def __len__(self) -> int:
         return len(self._entries or ())
@@ -112,9 +125,10 @@ class Ledger:
         forgotten = self._forgotten
         if forgotten is None:
             forgotten = self._forgotten = OrderedDict()
-        forgotten[id_hash(request_id)] = None
-        if len(forgotten) > MAX_FORGOTTEN:
-            forgotten.popitem(False)
+        forgotten[hash(request_id)] = None
+        loaded = self._loaded
+        if len(forgotten) + (0 if loaded is None else len(loaded)) > MAX_FORGOTTEN:
+            (loaded or forgotten).popitem(False)
 
 
 def replayed(frame: bytes) -> bytes:

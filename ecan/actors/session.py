@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MAX_RUNS = 5
 """Of one request, when other sessions of the user change what it read; then CONFLICT (ADR 10)."""
 
+_INLINE = Kind.INLINE
+
 CONCURRENT_ONLY = "concurrent methods cannot write session state"
 
 
@@ -77,7 +79,7 @@ class SessionActor(CommittingActor):
         if started >= call.deadline_mono:
             self.cell.refuse(call, stopped_error(ErrorCode.TIMEOUT, ran=False))
             return None
-        if spec.kind is Kind.INLINE:
+        if spec.kind is _INLINE:
             call.started_mono = started
             return self._run_inline(call)
         if spec.concurrent:

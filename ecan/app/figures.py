@@ -92,10 +92,11 @@ class Figures:
 
     def _observe(self, call: Call, status: str) -> None:
         started = call.started_mono
-        ended = self.clock.mono()
+        done = call.done_mono
+        ended = self.clock.mono() if call.committing or not done else done
         name = call.spec.name
         figures = self.metrics.methods.get(name) or self.metrics.method(name)
-        done = call.done_mono or ended
+        done = done or ended
         figures.observe(
             status,
             (started or ended) - call.accepted_mono,

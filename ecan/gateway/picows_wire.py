@@ -101,7 +101,8 @@ class PicowsWire(WireBase, WSListener):
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._violated("reserved bits must be 0")
         elif kind is _TEXT and frame.fin and self._parts is None:
-            self.take_text(frame.get_payload_as_bytes())
+            if self._open:
+                self.take_text(frame.get_payload_as_bytes())
         elif kind is _CLOSE:
             self._close_received(frame.get_payload_as_bytes())
         elif not self._open:

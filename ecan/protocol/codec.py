@@ -45,7 +45,7 @@ class FrameError(Exception):
         self.id = frame_id
 
 
-def decode(data: bytes) -> Request | Answer:
+def decode(data: bytes) -> Request | Answer:  # noqa: C901 - runs for every frame
     """Read one text frame.
 
     Raises:
@@ -73,6 +73,11 @@ def decode(data: bytes) -> Request | Answer:
     request = Request(frame_id, method, params, size_bytes=len(data))
     meta = frame.get("meta")
     if meta is not None:
+        if type(meta) is dict and len(meta) == 2:  # noqa: PLR2004 - what a browser sends
+            session_id, token = meta.get("session_id"), meta.get("token")
+            if type(session_id) is str and type(token) is str:
+                request.session_id, request.token = session_id, token
+                return request
         _read_meta(request, meta)
     if type(params) is dict and ("token" in params or "session_id" in params):
         _read_credentials(request, params, "params.")
@@ -84,14 +89,7 @@ def decode(data: bytes) -> Request | Answer:
 def _read_meta(request: Request, meta: Any) -> None:
     if type(meta) is not dict:
         raise _bad(request.id, "`meta` must be an object.")
-    session_id, token = meta.get("session_id"), meta.get("token")
-    if type(session_id) is str and type(token) is str:
-        # What a browser sends with every request, and mostly nothing else.
-        request.session_id, request.token = session_id, token
-        if len(meta) == 2:  # noqa: PLR2004 - these two
-            return
-    else:
-        _read_credentials(request, meta, "meta.")
+    _read_credentials(request, meta, "meta.")
     deadline_ms = meta.get("deadline_ms")
     if deadline_ms is not None:
         if type(deadline_ms) not in (int, float) or not 0 < deadline_ms <= MAX_DEADLINE_MS:
