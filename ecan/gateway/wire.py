@@ -44,8 +44,10 @@ class WireBase:
 
     def take_text(self, data: Any) -> None:
         """A whole text message came."""
+        if not self.takes_frames():  # first: before the handshake there is no client
+            return
         client = self.client
-        if client.ended or not self.takes_frames():
+        if client.ended:
             return
         try:
             self.router.receive(client, data)
@@ -67,7 +69,7 @@ class WireBase:
         whole, self._parts = bytes(self._parts), None
         if not self._binary:
             self.take_text(whole)
-        elif not self.client.ended and self.takes_frames():
+        elif self.takes_frames() and not self.client.ended:
             self.router.reject(
                 self.client,
                 "",
