@@ -26,12 +26,16 @@ REFERENCES = {
     "inline": "websockets + orjson + counter inline",
     "executor": "executor per request (first eCan.ai)",
     "pykka": "pykka thread per connection",
+    "picows-echo": "picows echo",
+    "picows-inline": "picows json counter",
 }
 OURS = {
     "ecan ping": ("ping", None, False),
     "ecan incr": ("debug.incr", {"key": "n"}, True),
     "ecan state_get": ("debug.state_get", {"key": "n"}, False),
 }
+PICOWS = ("ecan ping", "ecan incr")
+"""Measured on ECAN_TRANSPORT=picows too."""
 MAX_NOISE = 0.06
 """Slices with more foreign CPU or steal are left out, if enough others remain."""
 
@@ -41,30 +45,20 @@ FAKE_META = {"session_id": "s" * 43, "token": "t" * 43}
 async def run(quick: bool = False) -> dict[str, Any]:
     """Measure, print, return."""
     connections = 20 if quick else 200
-    slice_s, rounds, open_s, open_rounds = (0.2, 1, 0.3, 1) if quick else (1.2, 8, 4.0, 3)
+    slice_s, rounds, open_s, open_rounds = (0.2, 1, 0.3, 1) if quick else (1.2, 6, 4.0, 3)
     rate = 500 if quick else 2000
     with contextlib.ExitStack() as stack:
         echo = stack.enter_context(reference("echo"))
-        server = stack.enter_context(ours())
         targets: dict[str, Server] = {}
         async with load_client() as load:
             await _reference_workload(load, echo, connections, echo=True)
-            sessions, login_s = await log_in(server, connections)
-            await load("connect", group="ecan", port=server.port, count=connections)
-            for name, (method, params, counting) in OURS.items():
-                await load(
-                    "workload",
-                    name=name,
-                    group="ecan",
-                    method=method,
-                    params=params,
-                    metas=sessions,
-                    counting=counting,
-                )
-                targets[name] = server
+            login_s = await _our_workloads(load, stack, targets, connections, "websockets")
+            await _our_workloads(load, stack, targets, connections, "picows")
             for name in REFERENCES:
                 targets[name] = stack.enter_context(reference(name))
-                await _reference_workload(load, targets[name], connections)
+                await _reference_workload(
+                    load, targets[name], connections, echo=name.endswith("echo")
+                )
             for name, target in {"echo": echo, **targets}.items():
                 await measured(load, target, "closed", name, seconds=slice_s)  # warms up
             slices = await _closed(load, echo, targets, slice_s, rounds)
@@ -83,6 +77,34 @@ async def run(quick: bool = False) -> dict[str, Any]:
     }
     _print(result)
     return result
+
+
+async def _our_workloads(
+    load: LoadClient,
+    stack: contextlib.ExitStack,
+    targets: dict[str, Server],
+    connections: int,
+    transport: str,
+) -> float:
+    """A server of ours and its rows; returns the seconds that the logins took."""
+    # What is durable is measured by `durability`; here it would hide the way of a frame.
+    server = stack.enter_context(ours(ECAN_TRANSPORT=transport, ECAN_STORE="memory"))
+    sessions, login_s = await log_in(server, connections)
+    await load("connect", group=transport, port=server.port, count=connections)
+    for row, (method, params, counting) in OURS.items():
+        name = row if transport == "websockets" else f"{row} ({transport})"
+        if transport == "websockets" or row in PICOWS:
+            await load(
+                "workload",
+                name=name,
+                group=transport,
+                method=method,
+                params=params,
+                metas=sessions,
+                counting=counting,
+            )
+            targets[name] = server
+    return login_s
 
 
 async def _reference_workload(

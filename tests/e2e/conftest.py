@@ -45,13 +45,14 @@ def browser() -> Browser:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> ServerProcess:
+def server(tmp_path: Path, transport: str) -> ServerProcess:
     """A server with debug methods, as ``python web_server.py`` starts it."""
     env = {
         "ECAN_ADMIN_PASSWORD": PASSWORD,
         "ECAN_DEBUG_METHODS": "1",
         "ECAN_LOG_FORMAT": "json",
         "ECAN_DRAIN_TIMEOUT": "5",
+        "ECAN_TRANSPORT": transport,
     }
     assert (ROOT / "gui_v2" / "dist" / "index.html").exists(), "not built: make gui"
     with ServerProcess(tmp_path, env) as running:

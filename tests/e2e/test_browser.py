@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from ecan.testing.process import ServerProcess
@@ -45,6 +46,7 @@ def newest(page: Page, method: str) -> Locator:
     return page.locator(f"[data-testid=console-history] li[data-method='{method}']").first
 
 
+@pytest.mark.each_transport
 def test_log_in_and_call_methods(page: Page) -> None:
     """A wrong password is said; the right one opens a session in which requests run."""
     log_in(page, password="not the password")
@@ -84,6 +86,7 @@ def test_a_crash_is_seen_and_survived(page: Page) -> None:
     expect(newest(page, "debug.incr").get_by_test_id("row-result")).to_have_text("2")
 
 
+@pytest.mark.each_transport
 def test_reload_keeps_session_preferences_and_draft(page: Page) -> None:
     """After a reload it is the same session, and nothing that was typed or chosen is gone."""
     log_in(page)
@@ -99,6 +102,7 @@ def test_reload_keeps_session_preferences_and_draft(page: Page) -> None:
     expect(by_id(page, "console-params")).to_have_value('{"half": "typed')
 
 
+@pytest.mark.each_transport
 def test_two_tabs_share_one_session(
     page: Page, context: BrowserContext, server: ServerProcess
 ) -> None:
@@ -124,6 +128,7 @@ def test_two_tabs_share_one_session(
     expect(by_id(second, "login-reason")).to_have_attribute("data-reason", "logout")
 
 
+@pytest.mark.each_transport
 def test_server_restart_is_noticed_and_said(page: Page, server: ServerProcess) -> None:
     """The page reconnects by itself; with a volatile store it asks to log in again."""
     assert server.stop() == 0
@@ -185,6 +190,7 @@ def test_chinese(page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("lang", "zh")
 
 
+@pytest.mark.each_transport
 def test_stream_shows_progress(page: Page) -> None:
     """Pending frames are shown while a stream runs, then its result."""
     log_in(page)

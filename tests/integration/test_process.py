@@ -74,7 +74,12 @@ async def test_a_chosen_first_password_is_not_printed(process):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("ECAN_WS_PORT", "70000"), ("ECAN_HANDLERS", "no_such_module")]
+    ("name", "value"),
+    [
+        ("ECAN_WS_PORT", "70000"),
+        ("ECAN_HANDLERS", "no_such_module"),
+        ("ECAN_TRANSPORT", "quic"),
+    ],
 )
 async def test_a_bad_value_ends_the_start_with_one_line(tmp_path, name, value):
     """One line names the variable, the value and what is allowed; exit code 2."""
