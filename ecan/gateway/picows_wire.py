@@ -73,7 +73,7 @@ class PicowsWire(WireBase, WSListener):
         self._edge = edge
         self._gone = gone
         self._max_size = max_size
-        self._outgoing = outgoing
+        self._add_outgoing = outgoing.add
         self._unsent: list[bytes] | None = None
         self._unsent_bytes = 0
         self._ws: Any = None
@@ -187,7 +187,7 @@ class PicowsWire(WireBase, WSListener):
         unsent = self._unsent
         if unsent is None:
             self._unsent = [frame]
-            self._outgoing.add(self)
+            self._add_outgoing(self)
         else:
             unsent.append(frame)
         size = len(frame)
@@ -209,7 +209,8 @@ class PicowsWire(WireBase, WSListener):
 
     def buffered_bytes(self) -> int:
         """See `Wire.buffered_bytes`."""
-        return self._unsent_bytes + int(self.transport.get_write_buffer_size())
+        size: int = self.transport.get_write_buffer_size()
+        return size + self._unsent_bytes
 
     def takes_frames(self) -> bool:
         """See `Wire.takes_frames`."""

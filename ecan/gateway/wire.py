@@ -93,7 +93,8 @@ class WireBase:
 
     def buffered_bytes(self) -> int:
         """See `Wire.buffered_bytes`."""
-        return int(self.transport.get_write_buffer_size())
+        size: int = self.transport.get_write_buffer_size()
+        return size
 
     def cut(self) -> None:
         """Drop the TCP connection, if it has come so far."""
