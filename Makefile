@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 ELSEWHERE := not e2e and not containers and not nginx and not aws
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check image image-test nginx nginx-test deploy-check fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke kill soak lock clean py-test setup
+.PHONY: help run test check image image-test nginx nginx-test deploy-check deploy-tools fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke kill soak lock clean py-test setup
 
 help: ## List the verbs.
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -90,7 +90,18 @@ promtool: ## Check the alert rules (Debian's prometheus, a system package, is in
 image: ## Build the image ecan-web (docker or podman).
 	$$(command -v docker || command -v podman) build -f Dockerfile.web -t ecan-web .
 
-image-test: $(PY_READY) ## Build, run, drain and resume the image with podman (root; installs podman, makes base images).
+DEPLOY_READY := .make/deploy/.ready
+$(DEPLOY_READY): requirements-deploy.lock
+	test -x .make/deploy/bin/python || $(PYTHON) -m venv .make/deploy
+	.make/deploy/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-deploy.lock
+	@touch $@
+
+deploy-tools: $(DEPLOY_READY) ## Install validators, an AWS emulator and podman-compose into .make/deploy.
+
+deploy-check: $(PY_READY) $(DEPLOY_READY) ## Validate compose, systemd, AWS; run the AWS steps against an emulator.
+	$(BIN)/pytest -m aws tests/deploy
+
+image-test: $(PY_READY) $(DEPLOY_READY) ## Build, run, drain and resume the image with podman (root; installs podman, makes base images).
 	@trap 'tests/deploy/containers.sh down' EXIT; $(BIN)/pytest -s -m containers tests/deploy
 
 nginx-test: $(PY_READY) $(GUI_DIST) chromium nginx ## Real nginx with the shipped template before two real servers.
@@ -124,6 +135,7 @@ lock: ## Renew the lock files from pyproject.toml.
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra ops --extra tracing -c requirements-dev.lock -o requirements-image.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra deploy -c requirements-dev.lock -o requirements-deploy.lock
 	echo 'hatchling>=1.27' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements-dev.lock - -o requirements-build.lock
 
 clean: ## Remove what was installed and built.

@@ -17,7 +17,8 @@ set -eu
 : "${NGINX_BURST:=200}"               # upgrades at once: an office after a restart
 : "${NGINX_CONNECTIONS:=500}"         # open connections of one address
 : "${NGINX_CONNECT:='self'}"          # connect-src: where else the page may connect to
-: "${NGINX_USER:=www-data}"
+: "${NGINX_USER:=www-data}"           # of the workers; - where nginx is not started by root
+: "${NGINX_NOFILE:=65536}"            # open files of a worker
 : "${NGINX_RUN:=/run}"                # pid and temporary files
 : "${NGINX_MIME:=/etc/nginx/mime.types}"
 : "${NGINX_ACCESS_LOG:=/var/log/nginx/access.log}"
@@ -31,6 +32,9 @@ if [ "$NGINX_PUBLIC_PORT" = 443 ]; then
 else
   NGINX_PUBLIC_PORT=:$NGINX_PUBLIC_PORT
 fi
+
+NGINX_USER_LINE=
+[ "$NGINX_USER" = - ] || NGINX_USER_LINE="user $NGINX_USER;"
 
 fill() {
   printf 's|${%s}|%s|g\n' "$1" "$(printf %s "$2" | sed 's/[\\&|]/\\&/g')"
@@ -50,7 +54,8 @@ fill() {
   fill NGINX_BURST "$NGINX_BURST"
   fill NGINX_CONNECTIONS "$NGINX_CONNECTIONS"
   fill NGINX_CONNECT "$NGINX_CONNECT"
-  fill NGINX_USER "$NGINX_USER"
+  fill NGINX_USER_LINE "$NGINX_USER_LINE"
+  fill NGINX_NOFILE "$NGINX_NOFILE"
   fill NGINX_RUN "$NGINX_RUN"
   fill NGINX_MIME "$NGINX_MIME"
   fill NGINX_ACCESS_LOG "$NGINX_ACCESS_LOG"

@@ -123,16 +123,33 @@ FILE
   rm -rf "$folder"
 }
 
+# Debian's, with the official image's way of starting.
+make_nginx() {
+  have localhost/nginx:1.27-alpine && return
+  local folder
+  folder=$(mktemp -d "$state/nginx.XXXX")
+  cat >"$folder/Dockerfile" <<'FILE'
+FROM localhost/debian:bookworm-slim
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light && rm -rf /var/lib/apt/lists/*
+STOPSIGNAL SIGQUIT
+CMD ["nginx", "-g", "daemon off;"]
+FILE
+  podman build -q --pull=never -t localhost/nginx:1.27-alpine "$folder" >/dev/null
+  rm -rf "$folder"
+}
+
 up() {
   install_packages
   write_config
-  if [ -n "${ECAN_PULL:-}" ] && pull python:3.13-slim && pull node:20-slim; then
+  if [ -n "${ECAN_PULL:-}" ] && pull python:3.13-slim && pull node:20-slim && pull nginx:1.27-alpine; then
     podman tag docker.io/library/python:3.13-slim localhost/python:3.13-slim
     podman tag docker.io/library/node:20-slim localhost/node:20-slim
+    podman tag docker.io/library/nginx:1.27-alpine localhost/nginx:1.27-alpine
   else
     make_debian
     make_python
     make_node
+    make_nginx
   fi
   for name in CONTAINERS_CONF CONTAINERS_REGISTRIES_CONF CONTAINERS_STORAGE_CONF BUILDAH_FORMAT; do
     printf 'export %s=%q\n' "$name" "${!name}"

@@ -13,7 +13,11 @@ SCRIPT = Path(__file__).parent / "containers.sh"
 BUILD_ARGS = {
     "PYTHON_IMAGE": "localhost/python:3.13-slim",
     "NODE_IMAGE": "localhost/node:20-slim",
+    "NGINX_IMAGE": "localhost/nginx:1.27-alpine",
 }
+TOOLS = ROOT / ".make" / "deploy" / "bin"
+"""Made by `make deploy-tools`."""
+
 BUILD_TIMEOUT_S = 900.0
 COMMAND_TIMEOUT_S = 60.0
 
@@ -54,9 +58,11 @@ class Engine:
 
     def build(self, file: str, tag: str, **build_args: str) -> None:
         """``docker build -f FILE -t TAG .`` on the local base images."""
+        wanted = re.findall(r"^ARG (\w+_IMAGE)=", (ROOT / file).read_text(), flags=re.MULTILINE)
+        bases = {name: BUILD_ARGS[name] for name in wanted}
         args = [
             word
-            for name, value in {**BUILD_ARGS, **build_args}.items()
+            for name, value in {**bases, **build_args}.items()
             for word in ("--build-arg", f"{name}={value}")
         ]
         self("build", "--pull=never", "-f", file, *args, "-t", tag, ".", timeout_s=BUILD_TIMEOUT_S)

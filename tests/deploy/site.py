@@ -53,7 +53,7 @@ class Nginx:
             "NGINX_RATE": RATE,
             "NGINX_BURST": str(BURST),
             "NGINX_CONNECTIONS": str(CONNECTIONS),
-            "NGINX_USER": "root" if os.getuid() == 0 else "nobody",
+            "NGINX_USER": "root" if os.getuid() == 0 else "-",
             "NGINX_RUN": str(folder),
             "NGINX_ACCESS_LOG": str(self.access_log),
         }
