@@ -138,6 +138,32 @@ def test_it_runs_on_a_read_only_root_without_privileges(docker):
     assert "Read-only file system" in refused.stderr
 
 
+def test_backup_and_restore(docker, tmp_path):
+    """deploy.md's commands: what was counted after the backup is gone, the session is there."""
+    name, volume = "ecan-backup", ("--volume=ecan-backup:/data", "--stop-timeout=35")
+    container = Container(docker, name, *volume)
+
+    async def count(session=None):
+        async with container.client() as client:
+            if session is None:
+                await client.login("admin", PASSWORD)
+            else:
+                await client.resume(session)
+            return await client.call("debug.incr", {"key": "n"}), client.session
+
+    value, session = asyncio.run(count())
+    container.execute("ecan", "backup", "/data/ecan.tar")
+    docker("cp", f"{name}:/data/ecan.tar", str(tmp_path / "ecan.tar"))
+    assert (value, asyncio.run(count(session))[0]) == (1, 2)
+    docker("stop", name)
+    (tmp_path / "ecan.tar").chmod(0o644)
+    tar = f"--volume={tmp_path / 'ecan.tar'}:/ecan.tar:ro"
+    docker("run", "--rm", volume[0], tar, "ecan-web", "ecan", "restore", "/ecan.tar", "--yes")
+
+    container = Container(docker, name, *volume)
+    assert asyncio.run(count(session))[0] == 2
+
+
 def test_the_health_check_follows_the_server(docker):
     """HEALTHCHECK succeeds while it serves, and fails when /health does not answer."""
     container = Container(docker, "ecan-health")
