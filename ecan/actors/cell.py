@@ -101,7 +101,6 @@ class Cell(Answering):
         "bucket",
         "budget",
         "close_reason",
-        "concurrent",
         "detached_mono",
         "expiring_told",
         "found_mono",
@@ -135,7 +134,6 @@ class Cell(Answering):
         self.usage: Usage | None = None
         self.sent_gone_bytes = 0
         self.close_reason = ""
-        self.concurrent = 0
         self.zombies = 0
         self.bucket: Any = None
         self.timer: Any = None

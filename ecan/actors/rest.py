@@ -174,8 +174,7 @@ class Rest:
             sid = Sid(name)
             cell = self._directory.get(sid)
             if cell is not None:
-                cell.facts_changed = True  # it is in use, and the store is told so
-                cell.write_quietly(cell.commit_of())
+                cell.write_facts_quietly()  # it is in use, and the store is told so
             elif not self._is_finding(sid) and sid not in self._directory.ending:
                 self.end_stored(sid, "idle")
         if len(found.sids) >= EXPIRE_SLICE:

@@ -191,6 +191,8 @@ class SessionActor(CommittingActor):
                 raise
             call.done_mono = 0.0
             self.cell.note_conflict()
+            if trace is not None:
+                trace.rolled_back()
             return False
         finally:
             current_context.reset(reset)

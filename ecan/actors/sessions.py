@@ -145,7 +145,7 @@ class SessionService:
         if bound is not None:
             return bound
         key = digest(session_id)
-        cell = await self._ask(FindSession, sid_of(key))
+        cell = await self.find(sid_of(key))
         if cell is None:
             raise not_found()
         return self._check(cell, key, token)
@@ -365,7 +365,7 @@ class SessionService:
             raise SupervisionError("there is no such dead letter")
         if not apply:
             return await replay_on_copy(letter, self._env)
-        cell = await self._ask(FindSession, Sid(letter.sid))
+        cell = await self.find(letter.sid)
         if cell is None:
             raise SupervisionError("its session is no more")
         return await replay_in_session(letter, cell, self._env)

@@ -8,7 +8,6 @@ import orjson
 
 from ecan import __version__
 from ecan.handlers import system
-from ecan.store.base import MAX_LETTERS
 
 if TYPE_CHECKING:
     from ecan.actors import PoisonGuard, SessionService
@@ -76,13 +75,10 @@ class Figures:
             "crashes": self.metrics.crashes,
             "restarts": self.metrics.restarts,
             "suspended_methods": dict(self.guard.suspended),
-            "dead_letters": self._dead_letters(),
+            "dead_letters": self.metrics.dead_letters,
             "worker_threads": self.workers.threads,
             "worker_zombies": self.workers.zombies,
         }
-
-    def _dead_letters(self) -> int:
-        return min(self.metrics.dead_letters, MAX_LETTERS)
 
     def _connection_count(self) -> int:
         return self.gateway.connection_count
@@ -132,7 +128,7 @@ class Figures:
         gauge("connections", self._connection_count)
         gauge("worker_threads", lambda: self.workers.threads)
         gauge("worker_zombies", lambda: self.workers.zombies)
-        gauge("dead_letters", self._dead_letters)
+        gauge("dead_letters", lambda: self.metrics.dead_letters)
         gauge("methods_suspended", lambda: dict.fromkeys(self.guard.suspended, 1.0))
         gauge("store_degraded", lambda: float(self.store.trouble is not None))
         gauge("draining", lambda: float(self._draining))

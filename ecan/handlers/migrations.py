@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 VERSIONS = "$versions"
 """The slot with the versions of the others: name to number, 0 left out. Handlers do not see it."""
 
-Step = "Callable[[Any], Any]"
-
 
 class SlotMigrations:
     """The forms that slots of one name went through, oldest first.

@@ -95,7 +95,7 @@ class Generator:
             address=Address.parse(job.url),
             recorder=Recorder(len(plan.phases)),
             schedule=schedule,
-            counters=tuple({call.counter: None for call in plan.calls if call.counter}),
+            counters={call.counter: call.read_back for call in plan.calls if call.counter},
             ordered=frozenset(job.ordered),
             timeout_s=plan.timeout_s,
             durable=job.durable,

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 TIMEOUT_S = 35.0
 """Above ECAN_REQUEST_TIMEOUT: by then the server has answered, if only with TIMEOUT."""
 
+READ_BACK = "debug.state_get"
+"""Answers the total of a counter, unless a call names another method."""
+
 
 class PlanError(Exception):
     """The plan is wrong; ``str`` is a line for people. Exit code 2."""
@@ -40,7 +43,7 @@ class Call:
     weight: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
     payload_bytes: int = attrs.field(default=0, validator=attrs.validators.in_(range(2**24 + 1)))
     counter: str | None = None
-    read_back: str = "debug.state_get"
+    read_back: str = READ_BACK
 
     @property
     def full_params(self) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ecan.loadtest.checks import SessionChecks
+from ecan.loadtest.plan import READ_BACK
 from ecan.loadtest.recorder import RECONNECT
 from ecan.loadtest.requests import Pending, Reply, Template
 from ecan.loadtest.wire import Wire, WireError
@@ -112,7 +113,7 @@ class Session:
         if method != "login":
             # It may have been through a run before: its counters go on.
             for key in self._world.counters:
-                reply = await self._ask("debug.state_get", {"key": key})
+                reply = await self._total(key)
                 self.checks.start_counter(key, reply.result)
         self.connected = True
 
@@ -121,11 +122,15 @@ class Session:
         done = 0
         for key in list(self.checks.counters):
             if self.connected:
-                reply = await self._ask("debug.state_get", {"key": key})
+                reply = await self._total(key)
                 if reply.ok:
                     self.checks.verify(key, reply.result)
                     done += 1
         return done
+
+    async def _total(self, key: str) -> Reply:
+        """What the server says a counter is at."""
+        return await self._ask(self._world.counters.get(key, READ_BACK), {"key": key})
 
     async def leave(self) -> None:
         """Close, and wait for what still runs."""

@@ -24,7 +24,7 @@ class World:
         address: of the server.
         recorder: counts everything.
         schedule: tells the phase.
-        counters: names of the plan's counters.
+        counters: names of the plan's counters, and the method that answers each total.
         ordered: methods that are answered in order (P2).
         timeout_s: after it a request counts as lost.
         durable: a session that is gone is a broken promise (P11).
@@ -37,7 +37,7 @@ class World:
     address: Address
     recorder: Recorder
     schedule: Schedule
-    counters: tuple[str, ...] = ()
+    counters: dict[str, str] = attrs.field(factory=dict)
     ordered: frozenset[str] = frozenset()
     timeout_s: float = 35.0
     durable: bool = False

@@ -13,7 +13,8 @@ import orjson
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-METHODS = ("ping", "echo", "debug.incr", "debug.state_get", "session.info")
+TOTALS = ("debug.state_get", "shop.total")
+METHODS = ("ping", "echo", "debug.incr", *TOTALS, "session.info")
 
 
 class FakeServer:
@@ -51,7 +52,7 @@ class FakeServer:
                     "login",
                     "session.resume",
                     "rpc.discover",
-                    "debug.state_get",
+                    *TOTALS,
                 }:
                     await ws.send(orjson.dumps(self.answer(request)), text=True)
                     continue
@@ -82,7 +83,7 @@ class FakeServer:
             result = {"methods": [{"name": name, "x-ecan": facts} for name in METHODS]}
         elif method == "debug.incr":
             result = self.counts[session] = self.counts.get(session, 0) + 1
-        elif method == "debug.state_get":
+        elif method in TOTALS:
             result = self.counts.get(session)
         return {
             "id": request["id"],

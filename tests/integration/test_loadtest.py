@@ -127,6 +127,22 @@ async def test_several_processes_are_merged(tmp_path: Path) -> None:
     assert sum(fake.counts.values()) == 200
 
 
+async def test_totals_are_asked_of_the_method_that_the_plan_names(tmp_path: Path) -> None:
+    """P10: an application's own counters are verified with its own method."""
+    path = tmp_path / "shop.py"
+    path.write_text(
+        "from ecan.loadtest.plan import Call, Plan, make_phases\n"
+        "call = Call(method='debug.incr', params={'key': 'n'}, counter='n', read_back='shop.total')\n"
+        "PLAN = Plan(name='shop', doc='Counts.', calls=(call,), phases=make_phases(60, 0.5))\n"
+    )
+    async with fake_server() as fake:
+        done = await play(job(fake.url, str(path)))
+    asked = [request["method"] for request in fake.requests]
+    assert (asked.count("shop.total"), asked.count("debug.state_get")) == (3, 0)
+    assert done["compared"] == 3
+    assert done["violations"]["counts"] == {}
+
+
 # -- promises ----------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import threading
 import pytest
 from edge_kit import Process
 
+from ecan.errors import ConflictError
 from ecan.observability import tracing
 from ecan.testing import Client, running_app
 from ecan.testing.process import ServerProcess
@@ -71,6 +72,27 @@ def _of(spans, request_id: str) -> dict:
     (root,) = [one for one in spans if one.attributes.get("ecan.request_id") == request_id]
     below = [one for one in spans if one.parent and one.parent.span_id == root.context.span_id]
     return {"root": root, "phases": [one.name for one in below]}
+
+
+async def test_a_handler_that_runs_again_says_so(traced, monkeypatch):
+    """ADR 10: another session had changed what it read; the commit it lost has an event."""
+    app, spans = traced
+    commit, lost = app.app.store.commit, []
+
+    def first_is_refused(change):
+        if change.documents and not lost:
+            lost.append(change)
+            raise ConflictError("changed meanwhile")
+        return commit(change)
+
+    monkeypatch.setattr(app.app.store, "commit", first_is_refused)
+    async with app.client() as client:
+        await client.login("admin", PASSWORD)
+        await client.call("save_settings", {"settings": {"a": 1}}, id="twice")
+    found = _of(spans(), "twice")
+    assert found["phases"] == ["gateway", "queue", "handler", "commit", "handler", "commit"]
+    refused = [one for one in spans() if [e.name for e in one.events] == ["conflict"]]
+    assert [one.name for one in refused] == ["commit"]
 
 
 async def test_each_request_is_one_span_with_its_phases(traced):
