@@ -37,6 +37,7 @@ class Figures:
     sessions: SessionService
     gateway: Gateway
     vital_signs: VitalSigns
+    _starting: bool
     _draining: bool
     _started_mono: float
     _trouble: str | None
@@ -52,6 +53,8 @@ class Figures:
         status = "healthy"
         if self._draining:
             status = "draining"
+        elif self._starting:  # the port listens, but nobody could log in
+            status = "starting"
         elif self.store.trouble is not None:
             status = "degraded"
         return status, self.sessions.count()

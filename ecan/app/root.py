@@ -131,6 +131,7 @@ class App(Figures):
         self.stop_asked = asyncio.Event()
         self.stop_at_once = asyncio.Event()
         self._trouble: str | None = None
+        self._starting = True
         self._draining = self._stopped = False
         self._started_mono = self.clock.mono()
         self._watch: asyncio.Task[None] | None = None
@@ -164,6 +165,7 @@ class App(Figures):
         except BaseException:
             await self.stop()
             raise
+        self._starting = False
         log.info(
             "handlers.loaded", count=len(self.registry), methods=[s.name for s in self.registry]
         )

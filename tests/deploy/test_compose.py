@@ -64,13 +64,6 @@ class Compose:
         listed = self.docker("ps", "--format", "{{.Names}}", "--filter", "name=^ecan_")
         return set(listed.stdout.split())
 
-    def until_ready(self) -> None:
-        """Wait for the ready line: /health answers before the first account is made."""
-        deadline = time.monotonic() + 60
-        while "ecan: ready on" not in self.docker("logs", "ecan_ecan-web_1").stdout:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-
     def until_healthy(self, url: str) -> dict:
         """What /health says, once it does."""
         context = ssl.create_default_context(cafile=str(self.cert))
@@ -101,7 +94,6 @@ def test_the_server_alone_and_then_with_nginx(compose):
     """Default: one container, password from a file. Production: TLS before it, same session."""
     compose("up", "-d", "--no-build")
     assert compose.running() == {"ecan_ecan-web_1"}
-    compose.until_ready()
     health = compose.until_healthy(f"http://127.0.0.1:{compose.port}/health")
     assert health["mode"] == "web"
 
