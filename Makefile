@@ -1,5 +1,5 @@
 # eCan.ai Web. `make help` lists the verbs. Everything is installed into this folder
-# (.venv, gui_v2/node_modules); only `make chromium` and `make promtool` install system packages.
+# (.venv, .make, gui_v2/node_modules); the verbs that say so install system packages of Debian's.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -11,8 +11,16 @@ GUI_SOURCES := $(shell find gui_v2/src gui_v2/public -type f 2>/dev/null) gui_v2
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 ELSEWHERE := not e2e and not containers and not nginx and not aws
 
+# $(call debian,program,packages,for what): installs Debian's packages unless the program is there.
+define debian
+@command -v $(1) >/dev/null || test -x /usr/sbin/$(1) || { \
+  echo "installing the system packages $(2) (for $(3))"; \
+  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
+  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2) >/dev/null; }
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check image image-test nginx nginx-test deploy-check deploy-tools fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke kill soak lock clean py-test setup
+.PHONY: help run test check image image-test image-test-as-root nginx nginx-test deploy-check deploy-tools systemd fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke kill soak lock clean py-test setup
 
 help: ## List the verbs.
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -50,7 +58,7 @@ py-test: $(PY_READY)
 gui-test: $(GUI_READY) ## Test, type-check and lint the browser app.
 	cd gui_v2 && npm run --silent types && npm run --silent lint && npm run --silent test
 
-check: lint types imports cov gui-test e2e bench-smoke promtool ## What CI runs.
+check: lint types imports cov gui-test e2e bench-smoke promtool deploy-check nginx-test image-test-as-root ## What CI runs.
 
 fmt: $(PY_READY) ## Format the Python code.
 	$(BIN)/ruff format .
@@ -73,16 +81,10 @@ e2e: $(PY_READY) $(GUI_DIST) chromium ## Drive real Chromium against a real serv
 	$(BIN)/pytest -m e2e tests/e2e
 
 chromium: ## Install Debian's chromium (system package) if there is none.
-	@command -v chromium >/dev/null || { \
-	  echo "installing the system packages chromium and fonts-noto-cjk (for make e2e)"; \
-	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
-	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; }
+	$(call debian,chromium,chromium fonts-noto-cjk,make e2e)
 
 promtool: ## Check the alert rules (Debian's prometheus, a system package, is installed if there is none).
-	@command -v promtool >/dev/null || { \
-	  echo "installing the system package prometheus (for make promtool; its service is not needed)"; \
-	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
-	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null; }
+	$(call debian,promtool,prometheus,make promtool; its service is not needed)
 	promtool check rules deploy/prometheus/alerts.yml
 	promtool check config --syntax-only deploy/prometheus/prometheus.yml
 	promtool test rules deploy/prometheus/alerts_test.yml
@@ -98,20 +100,26 @@ $(DEPLOY_READY): requirements-deploy.lock
 
 deploy-tools: $(DEPLOY_READY) ## Install validators, an AWS emulator and podman-compose into .make/deploy.
 
-deploy-check: $(PY_READY) $(DEPLOY_READY) ## Validate compose, systemd, AWS; run the AWS steps against an emulator.
+deploy-check: $(PY_READY) $(DEPLOY_READY) $(GUI_DIST) systemd ## Validate compose, systemd, AWS; run the AWS steps against an emulator.
 	$(BIN)/pytest -m aws tests/deploy
 
 image-test: $(PY_READY) $(DEPLOY_READY) ## Build, run, drain and resume the image with podman (root; installs podman, makes base images).
-	@trap 'tests/deploy/containers.sh down' EXIT; $(BIN)/pytest -s -m containers tests/deploy
+	tests/deploy/containers.sh down
+	@trap 'tests/deploy/containers.sh $(if $(CI),purge,down)' EXIT; $(BIN)/pytest -s -m containers tests/deploy
+
+# For check: without root it is left out, but not in silence, and never in CI.
+image-test-as-root:
+	@if test "$$(id -u)" = 0 || test -n "$$CI"; then $(MAKE) --no-print-directory image-test; \
+	else echo "check: image-test is LEFT OUT, because its podman needs root: sudo make image-test"; fi
 
 nginx-test: $(PY_READY) $(GUI_DIST) chromium nginx ## Real nginx with the shipped template before two real servers.
 	$(BIN)/pytest -m nginx tests/deploy
 
 nginx: ## Install Debian's nginx (system package) if there is none.
-	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { \
-	  echo "installing the system package nginx-light (for make nginx-test; its service is not needed)"; \
-	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
-	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; }
+	$(call debian,nginx,nginx-light,make nginx-test; its service is not needed)
+
+systemd:
+	$(call debian,systemd-analyze,systemd,make deploy-check; it is not started)
 
 gui: $(GUI_DIST) ## Build the browser app into gui_v2/dist.
 
@@ -139,4 +147,5 @@ lock: ## Renew the lock files from pyproject.toml.
 	echo 'hatchling>=1.27' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements-dev.lock - -o requirements-build.lock
 
 clean: ## Remove what was installed and built.
-	rm -rf $(VENV) gui_v2/node_modules gui_v2/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build
+	tests/deploy/containers.sh purge
+	rm -rf $(VENV) .make gui_v2/node_modules gui_v2/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build

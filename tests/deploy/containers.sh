@@ -2,11 +2,11 @@
 # Podman for the tests of the image, on a Debian machine with neither Docker nor systemd.
 #
 #   containers.sh up      install podman, make the base images, print `export` lines
-#   containers.sh down    remove the containers that run from here
-#   containers.sh purge   remove the images too
+#   containers.sh down    remove the containers, volumes and networks made from here
+#   containers.sh purge   remove the images and everything else too
 #
-# Everything lies in $ECAN_CONTAINERS (below the clone by default), so other users of podman on
-# the machine are not touched. With ECAN_PULL=1 the base images are pulled; otherwise they
+# Everything lies in $ECAN_CONTAINERS, one folder for each clone and outside of it: images have
+# files that only root can read or remove. Other users of podman on the machine are not touched. With ECAN_PULL=1 the base images are pulled; otherwise they
 # are made from this machine's Debian, Python 3.13 and Node under the names they usually have.
 # Needs root. The facts behind the odd lines: the runtime is runc because crun refuses hybrid
 # cgroups; limits are lower than podman's because a container may lack CAP_SYS_RESOURCE; this
@@ -14,9 +14,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-state=${ECAN_CONTAINERS:-$root/.make/containers}
-mkdir -p "$state"
-state=$(cd "$state" && pwd)
+state=${ECAN_CONTAINERS:-/var/tmp/ecan-containers-$(printf %s "$root" | cksum | cut -d' ' -f1)}
 ca=/etc/ssl/certs/ca-certificates.crt
 # Podman wants a short path here; one for each clone.
 run=/run/ecan-$(printf %s "$state" | cksum | cut -d' ' -f1)
@@ -38,6 +36,7 @@ install_packages() {
 }
 
 write_config() {
+  mkdir -p "$state/networks"
   cat >"$CONTAINERS_CONF" <<CONF
 [containers]
 default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
@@ -49,6 +48,7 @@ events_logger = "file"
 runtime = "runc"
 [network]
 network_backend = "netavark"
+network_config_dir = "$state/networks"
 CONF
   echo 'unqualified-search-registries = ["docker.io"]' >"$CONTAINERS_REGISTRIES_CONF"
   cat >"$CONTAINERS_STORAGE_CONF" <<CONF
@@ -156,14 +156,25 @@ up() {
   done
 }
 
+# Also after a run that was killed half-way; on a machine that has no podman yet there is nothing.
+down() {
+  [ -f "$CONTAINERS_STORAGE_CONF" ] && command -v podman >/dev/null || return 0
+  podman rm --force --all --time 1 >/dev/null
+  podman volume prune --force >/dev/null
+  podman network prune --force >/dev/null
+}
+
+purge() {
+  down
+  local mounted
+  for mounted in $(findmnt -rn -o TARGET | grep -E "^($state|$run)(/|$)" | sort -r); do umount "$mounted"; done
+  rm -rf --one-file-system "$state" "$run"
+}
+
 case ${1:-up} in
 up) up ;;
-down) podman rm --force --all --time 1 >/dev/null ;;
-purge)
-  podman rm --force --all --time 1 >/dev/null
-  podman rmi --force --all >/dev/null
-  podman volume prune --force >/dev/null
-  ;;
+down) down ;;
+purge) purge ;;
 *)
   echo "usage: $0 up|down|purge" >&2
   exit 2
