@@ -20,10 +20,10 @@ define debian
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check image image-test image-test-as-root nginx nginx-test deploy-check deploy-tools systemd fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke kill soak lock clean py-test setup
+.PHONY: help run test check image image-test image-test-as-root nginx nginx-test deploy-check deploy-tools systemd fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke perf-check perf-baseline valgrind kill soak lock clean py-test setup
 
 help: ## List the verbs.
-	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-13s %s\n", $$1, $$2}'
 
 # -- what everything needs ---------------------------------------------------------------
 
@@ -131,6 +131,18 @@ bench: $(PY_READY) ## Measure against reference servers; results are ratios.
 
 bench-smoke: $(PY_READY)
 	$(BIN)/python -m benchmarks --quick
+
+perf-check: $(PY_READY) valgrind ## Count the CPU instructions of a request; fail if it became more.
+	$(BIN)/python -m benchmarks.instructions --check
+
+perf-baseline: $(PY_READY) valgrind ## Make today's counts the ones that perf-check compares with.
+	$(BIN)/python -m benchmarks.instructions --baseline
+
+valgrind: ## Install Debian's valgrind (system package) if there is none.
+	@command -v valgrind >/dev/null || { \
+	  echo "installing the system package valgrind (for make perf-check)"; \
+	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends valgrind >/dev/null; }
 
 kill: $(PY_READY) ## Kill -9 a real server a hundred times under load (seven minutes).
 	ECAN_KILLS=100 $(BIN)/pytest -s tests/fault/test_kill.py -k test_kill_9
