@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks import at_rest, durability, isolation, round_trip, sessions
+from benchmarks import at_rest, durability, isolation, round_trip, sessions, storms
 from benchmarks.harness import CLIENT_CPU, CPUS, machine, pin
 
 BENCHMARKS = {
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "sessions": sessions.run,
     "durability": durability.run,
     "at_rest": at_rest.run,
+    "storms": storms.run,
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -165,15 +165,6 @@ def serving(data_dir: Path, times: list[float] | None = None) -> Any:
         yield server
 
 
-def cpu_us(server: Server) -> float:
-    """CPU time of all threads, finer than the clock ticks of `Server.cpu_s`."""
-    total = 0
-    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-        with contextlib.suppress(OSError):
-            total += int((task / "schedstat").read_text().split()[0])
-    return total / 1000
-
-
 async def quiet(server: Server, within_s: float) -> None:
     """Wait until it has nothing more to do: a start looks the whole file through beside its work.
 
@@ -182,9 +173,9 @@ async def quiet(server: Server, within_s: float) -> None:
     """
     until, calm = time.perf_counter() + within_s, 0
     while calm < 4:
-        before = cpu_us(server)
+        before = server.cpu_us()
         await asyncio.sleep(0.1)
-        calm = calm + 1 if cpu_us(server) - before < 5000 else 0
+        calm = calm + 1 if server.cpu_us() - before < 5000 else 0
         if time.perf_counter() > until:
             raise RuntimeError(f"the server is not idle after {within_s:g} s")
 
@@ -268,7 +259,7 @@ async def activation(
         }
         for number in range(rounds):
             for count, server in servers.items():
-                client, before = clients[count], cpu_us(server)
+                client, before = clients[count], server.cpu_us()
                 for secret in secrets[count][number::rounds]:
                     started = time.perf_counter()
                     await client.resume(secret)
@@ -277,7 +268,7 @@ async def activation(
                         raise RuntimeError("a session at rest came back with another state")
                     wakes[count].append((time.perf_counter() - resumed) * 1000)
                     resumes[count].append((resumed - started) * 1000)
-                cpu[count] += cpu_us(server) - before
+                cpu[count] += server.cpu_us() - before
     return {
         count: {
             "activation_cpu_us": cpu[count] / len(secrets[count]),
@@ -312,11 +303,11 @@ async def expiry(
         if quiet_s < 0.2:
             await load("disconnect", group=group)
             raise TooLate
-        before = cpu_us(server)
+        before = server.cpu_us()
         calm = await load("open", name=group, rate=PING_RATE, seconds=quiet_s)
-        idle_cpu = (cpu_us(server) - before) / calm["seconds"]
+        idle_cpu = (server.cpu_us() - before) / calm["seconds"]
         had = await _sessions(server)
-        before, started = cpu_us(server), time.perf_counter()
+        before, started = server.cpu_us(), time.perf_counter()
         pings = asyncio.create_task(load("open", name=group, rate=PING_RATE, seconds=watch_s))
         ended_s = float("nan")
         while not pings.done():
@@ -324,7 +315,7 @@ async def expiry(
             if ended_s != ended_s and await _sessions(server) <= had - expiring:
                 ended_s = time.time() - expire_at
         meanwhile = await pings
-        spent = cpu_us(server) - before - idle_cpu * (time.perf_counter() - started)
+        spent = server.cpu_us() - before - idle_cpu * (time.perf_counter() - started)
         left = had - await _sessions(server)
     await load("disconnect", group=group)
     return {

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from ecan.admin.client import AsyncClient
 from ecan.testing.client import Client
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,25 @@ CLIENT_CPU = CPUS[-1]
 """The same one where there is only one; then the figures are of little use."""
 
 
+MADE_AT_ONCE = 1000
+"""Sessions that the admin socket is asked for in one command."""
+
+AS_DEFAULT = {
+    "ECAN_RATE_LIMIT": "100/200",
+    "ECAN_LOGIN_RATE_LIMIT": "5/min",
+    "ECAN_MAX_SESSIONS_PER_USER": "20",
+    "ECAN_SIGNUP": "closed",
+    "ECAN_DRAIN_TIMEOUT": "25",
+}
+"""Takes back what `ours` makes easier."""
+
+
+def more_files() -> None:
+    """As many open files as are allowed."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def pin(pid: int, cpu: int) -> None:
     """Bind a process, before it has threads, to one CPU."""
     os.sched_setaffinity(pid, {cpu})
@@ -37,13 +58,32 @@ def pin(pid: int, cpu: int) -> None:
 class Server:
     """A server process and its CPU time."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], port: int) -> None:
-        self.name, self.process, self.port = name, process, port
+    def __init__(
+        self, name: str, process: subprocess.Popen[bytes], port: int, data_dir: Path
+    ) -> None:
+        self.name, self.process, self.port, self.data_dir = name, process, port, data_dir
+
+    @property
+    def url(self) -> str:
+        """Of the WebSocket."""
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    def admin(self) -> AsyncClient:
+        """An operator of ours, to be entered."""
+        return AsyncClient(self.data_dir / "admin.sock", timeout_s=300.0)
 
     def cpu_s(self) -> float:
         """User and system time of the process so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+    def cpu_us(self) -> float:
+        """CPU time of all threads that live, finer than the clock ticks of `cpu_s`."""
+        total = 0
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                total += int((task / "schedstat").read_text().split()[0])
+        return total / 1000
 
     def rss_bytes(self) -> int:
         """Resident memory."""
@@ -52,7 +92,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def _server(name: str, command: list[str], env: dict[str, str], log: Path) -> Iterator[Server]:
+def _server(
+    name: str, command: list[str], env: dict[str, str], log: Path, data_dir: Path
+) -> Iterator[Server]:
+    def prepare() -> None:
+        pin(0, SERVER_CPU)
+        more_files()
+
     with log.open("wb") as errors:
         process = subprocess.Popen(
             command,
@@ -60,7 +106,7 @@ def _server(name: str, command: list[str], env: dict[str, str], log: Path) -> It
             env={**os.environ, **env},
             stdout=subprocess.PIPE,
             stderr=errors,
-            preexec_fn=lambda: pin(0, SERVER_CPU),
+            preexec_fn=prepare,
         )
         try:
             assert process.stdout is not None
@@ -69,7 +115,7 @@ def _server(name: str, command: list[str], env: dict[str, str], log: Path) -> It
                     break
             else:
                 raise RuntimeError(f"{name} did not start:\n{log.read_text()[-2000:]}")
-            yield Server(name, process, int(match[1]))
+            yield Server(name, process, int(match[1]), data_dir)
         finally:
             process.terminate()
             try:
@@ -84,7 +130,7 @@ def reference(name: str) -> Iterator[Server]:
     """One of `benchmarks.servers`."""
     with tempfile.TemporaryDirectory(prefix="ecan-bench-") as folder:
         command = [sys.executable, "-m", "benchmarks.servers", name]
-        with _server(name, command, {}, Path(folder) / "log") as server:
+        with _server(name, command, {}, Path(folder) / "log", Path(folder)) as server:
             yield server
 
 
@@ -107,13 +153,25 @@ def ours(**settings: str) -> Iterator[Server]:
             **settings,
         }
         command = [sys.executable, str(ROOT / "web_server.py")]
-        with _server("ecan", command, env, Path(folder) / "log") as server:
+        data_dir = Path(env["ECAN_DATA_DIR"])
+        with _server("ecan", command, env, Path(folder) / "log", data_dir) as server:
             yield server
+
+
+async def make_sessions(server: Server, count: int) -> list[dict[str, str]]:
+    """Credentials of new sessions, made over the admin socket."""
+    made: list[dict[str, str]] = []
+    async with server.admin() as operator:
+        while len(made) < count:
+            some = {"user": "admin", "count": min(MADE_AT_ONCE, count - len(made))}
+            answer = await operator.call("sessions.create", some)
+            made += [{k: one[k] for k in ("session_id", "token")} for one in answer["sessions"]]
+    return made
 
 
 async def log_in(server: Server, count: int, users: int = 4) -> tuple[list[dict[str, str]], float]:
     """Sessions by real logins of a few users; their credentials and the seconds it took."""
-    url = f"ws://127.0.0.1:{server.port}/ws"
+    url = server.url
     names = [f"bench{number}" for number in range(users)]
     sessions: list[dict[str, str]] = []
     async with Client(url) as client:

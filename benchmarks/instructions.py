@@ -143,7 +143,7 @@ class Counted:
 
     def frames(self, method: str, params: Any, count: int) -> list[tuple[Any, bytes]]:
         """Requests, with the connection each comes from."""
-        from benchmarks.load import FIN_TEXT, client_frame
+        from benchmarks.wire import FIN_TEXT, client_frame
 
         sessions = self._bench.opened
         return [
@@ -156,7 +156,7 @@ class Counted:
 
     def resumes(self, count: int) -> list[bytes]:
         """Requests to resume."""
-        from benchmarks.load import FIN_TEXT, client_frame
+        from benchmarks.wire import FIN_TEXT, client_frame
 
         return [
             client_frame(

@@ -1,0 +1,72 @@
+"""Handlers for servers that are measured (ECAN_HANDLERS=benchmarks.probe): what the loop sees.
+
+The server is the one of production; only these methods are added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from ecan.handlers.context import UserContext
+from ecan.handlers.registry import handler
+
+TICK_S = 0.001
+"""The longest hold of the loop is known to about this."""
+
+
+class Ticks:
+    """How late a timer of the loop is, at worst."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._longest_s = 0.0
+        self._due = self._loop.time() + TICK_S
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._last = time.perf_counter()
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self._longest_s = max(self._longest_s, now - self._last - TICK_S)
+        self._last = now
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+
+    def stop(self) -> float:
+        """Seconds of the longest hold."""
+        self._timer.cancel()
+        now = time.perf_counter()
+        return max(self._longest_s, now - self._last - TICK_S)
+
+
+_ticks: list[Ticks] = []
+
+
+@handler("bench.ticks_start", reads=True)
+async def ticks_start(ctx: UserContext) -> bool:
+    """Begins to look how long the loop is held."""
+    _ticks.append(Ticks())
+    return True
+
+
+@handler("bench.ticks_stop", reads=True)
+async def ticks_stop(ctx: UserContext) -> float:
+    """Milliseconds of the longest hold since the start."""
+    return _ticks.pop().stop() * 1000
+
+
+@handler("bench.vitals", reads=True)
+async def vitals(ctx: UserContext) -> dict[str, Any]:
+    """What must not grow in a server that is only used."""
+    return {
+        "tasks": len(asyncio.all_tasks()),
+        "threads": threading.active_count(),
+        "handles": len(os.listdir("/proc/self/fd")),
+        "blocks": sys.getallocatedblocks(),
+    }
+
+
+HANDLERS = [ticks_start, ticks_stop, vitals]
