@@ -9,7 +9,7 @@ GUI_READY := gui_v2/node_modules/.ready
 GUI_DIST := gui_v2/dist/index.html
 GUI_SOURCES := $(shell find gui_v2/src gui_v2/public -type f 2>/dev/null) gui_v2/index.html gui_v2/package.json gui_v2/vite.config.ts
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope
-ELSEWHERE := not e2e and not containers and not nginx and not aws
+ELSEWHERE := not e2e and not containers and not nginx and not aws and not guide
 
 # $(call debian,program,packages,for what): installs Debian's packages unless the program is there.
 define debian
@@ -20,7 +20,7 @@ define debian
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check image image-test image-test-as-root nginx nginx-test deploy-check deploy-tools systemd fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke perf-check perf-baseline valgrind kill soak lock clean py-test setup
+.PHONY: help run test check image image-test image-test-as-root nginx nginx-test guide-test deploy-check deploy-tools systemd fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke perf-check perf-baseline valgrind kill soak lock clean py-test setup
 
 help: ## List the verbs.
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-13s %s\n", $$1, $$2}'
@@ -58,7 +58,7 @@ py-test: $(PY_READY)
 gui-test: $(GUI_READY) ## Test, type-check and lint the browser app.
 	cd gui_v2 && npm run --silent types && npm run --silent lint && npm run --silent test
 
-check: lint types imports cov gui-test e2e bench-smoke promtool deploy-check nginx-test image-test-as-root ## What CI runs.
+check: lint types imports cov gui-test e2e bench-smoke promtool guide-test deploy-check nginx-test image-test-as-root ## What CI runs.
 
 fmt: $(PY_READY) ## Format the Python code.
 	$(BIN)/ruff format .
@@ -99,6 +99,9 @@ $(DEPLOY_READY): requirements-deploy.lock
 	@touch $@
 
 deploy-tools: $(DEPLOY_READY) ## Install validators, an AWS emulator and podman-compose into .make/deploy.
+
+guide-test: $(PY_READY) $(GUI_DIST) ## The quick start of README.md, line by line, as a reader types it.
+	$(BIN)/pytest -m guide tests/deploy
 
 deploy-check: $(PY_READY) $(DEPLOY_READY) $(GUI_DIST) systemd ## Validate compose, systemd, AWS; run the AWS steps against an emulator.
 	$(BIN)/pytest -m aws tests/deploy

@@ -1,11 +1,10 @@
-"""docker-compose.web.yml with both profiles, run by podman-compose. `make image-test`."""
+"""deploy.md's block about Compose, both profiles, run by podman-compose. `make image-test`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import ssl
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from ecan.testing import Client
 from ecan.testing.process import ROOT, free_port
+from tests.deploy.blocks import Shell, commands
 from tests.deploy.engine import TOOLS, Engine
 from tests.deploy.site import PASSWORD, self_signed
 
@@ -21,11 +21,11 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
 
 class Compose:
-    """``docker compose -f docker-compose.web.yml WORDS`` with ports and files of the test."""
+    """A reader whose ``docker compose`` is podman-compose, with ports and files of the test."""
 
     def __init__(self, docker: Engine, folder) -> None:
-        self.program = TOOLS / "podman-compose"
-        assert self.program.exists(), "podman-compose is missing: make deploy-tools"
+        program = TOOLS / "podman-compose"
+        assert program.exists(), "podman-compose is missing: make deploy-tools"
         self.docker = docker
         (folder / "secrets").mkdir()
         (folder / "secrets" / "admin_password").write_text(PASSWORD + "\n")
@@ -35,7 +35,7 @@ class Compose:
         for parent in (folder, *list(folder.parents)[:2]):
             parent.chmod(0o755)
         self.port, self.http, self.https = free_port(), free_port(), free_port()
-        self.env = {
+        env = {
             **docker.env,
             "ECAN_PUBLISH": f"127.0.0.1:{self.port}",
             "ECAN_SECRET_DIR": str(folder / "secrets"),
@@ -46,19 +46,9 @@ class Compose:
             "NGINX_PUBLISH_HTTPS": f"127.0.0.1:{self.https}",
             "NGINX_PUBLIC_PORT": str(self.https),
         }
-
-    def __call__(self, *words: str) -> str:
-        done = subprocess.run(
-            [str(self.program), "-f", "docker-compose.web.yml", *words],
-            check=False,
-            cwd=ROOT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        # Its first word is compose.
+        docker_compose = f'shift; exec "{program}" "$@"'
+        self.shell = Shell(ROOT, env).with_tools(folder / "bin", docker=docker_compose)
 
     def running(self) -> set[str]:
         listed = self.docker("ps", "--format", "{{.Names}}", "--filter", "name=^ecan_")
@@ -79,23 +69,27 @@ class Compose:
                 time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
-def compose(tmp_path_factory) -> Iterator[Compose]:
+@pytest.fixture
+def compose(docker, tmp_path) -> Iterator[Compose]:
     """Both images built, nothing running."""
-    docker = Engine()
-    docker.build("Dockerfile.web", "ecan-web")
     docker.build("deploy/nginx/Dockerfile", "ecan-nginx")
-    made = Compose(docker, tmp_path_factory.mktemp("compose"))
+    made = Compose(docker, tmp_path)
     yield made
-    made("--profile", "production", "down", "-v")
+    made.shell("docker compose -f docker-compose.web.yml --profile production down -v", check=False)
 
 
 def test_the_server_alone_and_then_with_nginx(compose):
     """Default: one container, password from a file. Production: TLS before it, same session."""
-    compose("up", "-d", "--no-build")
+    up, up_in_production, logs, status = commands("deploy/Compose, with or without nginx/1")
+    compose.shell(up, timeout_s=300)
     assert compose.running() == {"ecan_ecan-web_1"}
     health = compose.until_healthy(f"http://127.0.0.1:{compose.port}/health")
     assert health["mode"] == "web"
+    with compose.shell.start(logs) as shown:
+        shown.until(r"ecan: ready on http://0\.0\.0\.0:8765 ")
+    with compose.shell.start(status) as shown:
+        assert shown.ended() == 0
+        assert "healthy" in shown.text()
 
     async def alone():
         async with Client(f"ws://127.0.0.1:{compose.port}/ws") as client:
@@ -104,7 +98,7 @@ def test_the_server_alone_and_then_with_nginx(compose):
 
     session = asyncio.run(alone())
 
-    compose("--profile", "production", "up", "-d", "--no-build")
+    compose.shell(up_in_production, timeout_s=300)
     assert compose.running() == {"ecan_ecan-web_1", "ecan_nginx_1"}
     compose.until_healthy(f"https://127.0.0.1:{compose.https}/health")
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Iterator
 
 import pytest
 
-from ecan.testing import Client
-from ecan.testing.process import free_port
-from tests.deploy.engine import BUILD_ARGS, Engine
+from tests.deploy.container import PASSWORD, run_container
+from tests.deploy.engine import BUILD_ARGS
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
-PASSWORD = "correct horse battery"
-SETTINGS = {"ECAN_ADMIN_PASSWORD": PASSWORD, "ECAN_DEBUG_METHODS": "1"}
 MAX_OVER_BASE_BYTES = 150_000_000
 HARDENED = (
     "--read-only",
@@ -26,69 +21,6 @@ HARDENED = (
     "--memory=512m",
     "--pids-limit=512",
 )
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Engine]:
-    """Podman with our image built from nothing but the clone."""
-    engine = Engine()
-    engine.build("Dockerfile.web", "ecan-web")
-    yield engine
-    engine("rm", "--force", "--all", "--time", "1", check=False)
-    engine("volume", "prune", "--force", check=False)
-
-
-class Container:
-    """One ``docker run -d`` of the image, and a port to reach it on."""
-
-    def __init__(self, docker: Engine, name: str, *options: str, **settings: str) -> None:
-        self.docker = docker
-        self.name = name
-        self.port = free_port()
-        env = [f"--env={key}={value}" for key, value in {**SETTINGS, **settings}.items()]
-        docker("rm", "--force", "--time", "1", name, check=False)
-        docker(
-            "run", "-d", "-p", f"127.0.0.1:{self.port}:8765", "--name", name,
-            *env, *options, "ecan-web",
-        )  # fmt: skip
-        self.wait_ready()
-
-    def logs(self) -> str:
-        done = self.docker("logs", self.name)
-        return done.stdout + done.stderr
-
-    def wait_ready(self, times: int = 1) -> None:
-        """Wait for the ready line of this start."""
-        deadline = time.monotonic() + 60
-        while self.logs().count("ecan: ready on") < times:
-            assert time.monotonic() < deadline, self.logs()
-            time.sleep(0.1)
-
-    def execute(self, *words: str) -> str:
-        return self.docker("exec", self.name, *words).stdout
-
-    def inspect(self, template: str) -> str:
-        return self.docker("inspect", "--format", template, self.name).stdout.strip()
-
-    def client(self) -> Client:
-        return Client(f"ws://127.0.0.1:{self.port}/ws")
-
-
-def test_the_quick_start(docker):
-    """build, run, logs, exec: the guide's commands, and a login through the mapped port."""
-    container = Container(docker, "ecan-web")
-
-    assert "ecan: ready on http://0.0.0.0:8765 (mode=web, store=sqlite" in container.logs()
-    assert "sessions" in container.execute("ecan", "ops", "status")
-
-    async def scenario():
-        async with container.client() as client:
-            await client.login("admin", PASSWORD)
-            assert await client.call("debug.incr", {"key": "n"}) == 1
-
-    asyncio.run(scenario())
-    listed = json.loads(container.execute("ecan", "ops", "sessions", "list", "--json"))
-    assert [row["user"] for row in listed["sessions"]] == ["admin"]
 
 
 def test_sigterm_drains_and_the_same_volume_resumes(docker):
@@ -107,7 +39,7 @@ def test_sigterm_drains_and_the_same_volume_resumes(docker):
             assert code == 1012
             return client.session
 
-    first = Container(docker, "ecan-first", *volume)
+    first = run_container(docker, "ecan-first", *volume)
     session = asyncio.run(before(first))
     assert first.inspect("{{.State.ExitCode}} {{.State.OOMKilled}}") == "0 false"
     assert '"event":"server.stopped"' in first.logs()
@@ -117,13 +49,13 @@ def test_sigterm_drains_and_the_same_volume_resumes(docker):
             await client.resume(session)
             assert await client.call("debug.state_get", {"key": "colour"}) == "green"
 
-    second = Container(docker, "ecan-second", *volume)
+    second = run_container(docker, "ecan-second", *volume)
     asyncio.run(after(second))
 
 
 def test_it_runs_on_a_read_only_root_without_privileges(docker):
     """Read-only root, no capability, memory and process limits: only /data is written to."""
-    container = Container(docker, "ecan-hardened", *HARDENED)
+    container = run_container(docker, "ecan-hardened", *HARDENED)
 
     async def scenario():
         async with container.client() as client:
@@ -138,35 +70,9 @@ def test_it_runs_on_a_read_only_root_without_privileges(docker):
     assert "Read-only file system" in refused.stderr
 
 
-def test_backup_and_restore(docker, tmp_path):
-    """deploy.md's commands: what was counted after the backup is gone, the session is there."""
-    name, volume = "ecan-backup", ("--volume=ecan-backup:/data", "--stop-timeout=35")
-    container = Container(docker, name, *volume)
-
-    async def count(session=None):
-        async with container.client() as client:
-            if session is None:
-                await client.login("admin", PASSWORD)
-            else:
-                await client.resume(session)
-            return await client.call("debug.incr", {"key": "n"}), client.session
-
-    value, session = asyncio.run(count())
-    container.execute("ecan", "backup", "/data/ecan.tar")
-    docker("cp", f"{name}:/data/ecan.tar", str(tmp_path / "ecan.tar"))
-    assert (value, asyncio.run(count(session))[0]) == (1, 2)
-    docker("stop", name)
-    (tmp_path / "ecan.tar").chmod(0o644)
-    tar = f"--volume={tmp_path / 'ecan.tar'}:/ecan.tar:ro"
-    docker("run", "--rm", volume[0], tar, "ecan-web", "ecan", "restore", "/ecan.tar", "--yes")
-
-    container = Container(docker, name, *volume)
-    assert asyncio.run(count(session))[0] == 2
-
-
 def test_the_health_check_follows_the_server(docker):
     """HEALTHCHECK succeeds while it serves, and fails when /health does not answer."""
-    container = Container(docker, "ecan-health")
+    container = run_container(docker, "ecan-health")
     assert docker("healthcheck", "run", container.name).returncode == 0
 
     elsewhere = docker(
@@ -178,7 +84,7 @@ def test_the_health_check_follows_the_server(docker):
 
 def test_it_is_not_root_and_has_no_build_tools(docker):
     """User 10001 without a shell; no compiler, Node, pip, tests, or secrets in the image."""
-    container = Container(docker, "ecan-inside")
+    container = run_container(docker, "ecan-inside")
     assert container.execute("id", "-u").strip() == "10001"
     assert container.execute("stat", "-c", "%u %a", "/data").strip() == "10001 700"
 
