@@ -20,7 +20,7 @@ define debian
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check image image-test image-test-as-root nginx nginx-test guide-test deploy-check deploy-tools systemd fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke perf-check perf-baseline valgrind kill soak lock clean py-test setup
+.PHONY: help run test check image image-test image-test-as-root nginx nginx-test guide-test deploy-check deploy-tools systemd sbom licences audit fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke perf-check perf-baseline valgrind kill soak lock clean py-test setup
 
 help: ## List the verbs.
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-13s %s\n", $$1, $$2}'
@@ -58,7 +58,7 @@ py-test: $(PY_READY)
 gui-test: $(GUI_READY) ## Test, type-check and lint the browser app.
 	cd gui_v2 && npm run --silent types && npm run --silent lint && npm run --silent test
 
-check: lint types imports cov gui-test e2e bench-smoke promtool guide-test deploy-check nginx-test image-test-as-root ## What CI runs.
+check: lint types imports cov gui-test e2e bench-smoke promtool licences guide-test deploy-check nginx-test image-test-as-root ## What CI runs.
 
 fmt: $(PY_READY) ## Format the Python code.
 	$(BIN)/ruff format .
@@ -123,6 +123,19 @@ nginx: ## Install Debian's nginx (system package) if there is none.
 
 systemd:
 	$(call debian,systemd-analyze,systemd,make deploy-check; it is not started)
+
+SBOM := build/sbom.json
+$(SBOM): $(PY_READY) requirements-image.lock gui_v2/package-lock.json deploy/supply/sbom.py
+	@mkdir -p build
+	$(BIN)/python deploy/supply/sbom.py --python $(VENV)/lib/python3.*/site-packages --only requirements-image.lock --npm gui_v2/package-lock.json >$@
+
+sbom: $(SBOM) ## Write what is shipped to build/sbom.json (CycloneDX; the image has its own in /app).
+
+licences: $(SBOM) ## List the licences of what is shipped; fails when one is not allowed.
+	$(BIN)/python deploy/supply/licences.py $(SBOM)
+
+audit: $(PY_READY) $(DEPLOY_READY) ## Ask for known vulnerabilities of what is shipped (exit code 2 of make: found, or nobody could be asked).
+	$(BIN)/python deploy/supply/audit.py .make/deploy/bin
 
 gui: $(GUI_DIST) ## Build the browser app into gui_v2/dist.
 
