@@ -17,7 +17,7 @@ import orjson
 import pykka
 import uvloop
 from picows import WSListener, WSMsgType, ws_create_server
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosed
 
 META = {"sid": "abcdefghijkl", "incarnation": 1, "replayed": False, "queue_ms": 0.0, "run_ms": 0.0}
@@ -76,6 +76,18 @@ async def executor(ws: Any) -> None:
         await ws.send(json.dumps(reply_to(request, result), separators=(",", ":")))
 
 
+async def executor_fast(ws: Any) -> None:
+    """The same on the loop and with the JSON library that we use."""
+    loop = asyncio.get_running_loop()
+    session = Counter()
+    methods = {"counter.incr": session.incr}
+    async for message in ws:
+        request = orjson.loads(message)
+        method = methods[request["method"]]
+        result = await loop.run_in_executor(None, method, request.get("params"))
+        await ws.send(orjson.dumps(reply_to(request, result)), text=True)
+
+
 class CounterActor(pykka.ThreadingActor):
     """A thread of its own for each connection."""
 
@@ -107,6 +119,31 @@ async def pykka_threads(ws: Any) -> None:
         actor.stop(block=False)
 
 
+_everybody: set[Any] = set()
+PUSH = {
+    "id": "p-1",
+    "type": "request",
+    "method": "news",
+    "params": {"text": "x" * 100},
+    "meta": META,
+    "timestamp": 1_700_000_000_000,
+}
+
+
+async def broadcasting(ws: Any) -> None:
+    """Whatever one says, all get the same push; the answer says how long that held the loop."""
+    _everybody.add(ws)
+    try:
+        async for message in ws:
+            request = orjson.loads(message)
+            started = time.perf_counter()
+            broadcast(_everybody, orjson.dumps(PUSH).decode())
+            held_ms = (time.perf_counter() - started) * 1000
+            await ws.send(orjson.dumps(reply_to(request, held_ms)), text=True)
+    finally:
+        _everybody.discard(ws)
+
+
 class PicowsEcho(WSListener):
     """Nothing but picows' native listener."""
 
@@ -134,7 +171,9 @@ SERVERS = {
     "echo": (echo, True),
     "inline": (inline, True),
     "executor": (executor, False),
+    "executor-uvloop": (executor_fast, True),
     "pykka": (pykka_threads, True),
+    "broadcast": (broadcasting, True),
     "picows-echo": (PicowsEcho, True),
     "picows-inline": (PicowsInline, True),
 }

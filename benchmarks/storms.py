@@ -1,6 +1,6 @@
 """Everybody at once: 500 logins while others work, and 5000 lost connections that come back.
 
-Login storm: 200 sessions count, open loop, on a server with default settings; then 500
+Login storm: 200 sessions look or change, open loop, on a server with default settings; then 500
 users log in at the same moment, each from an address of its own (127.x.y.z), with a real
 argon2id hash. Whoever is told to come later waits as long as told. Quiet slices and storms
 take turns. The server has one CPU, which the hashes share with the loop.
@@ -31,6 +31,7 @@ from benchmarks.harness import (
 )
 
 RUNNING = 200
+WORK = {"look": ("debug.state_get", False), "change": ("debug.incr", True)}
 
 
 def add_accounts(server: Server, names: list[str]) -> None:
@@ -45,57 +46,58 @@ def add_accounts(server: Server, names: list[str]) -> None:
 
 
 async def logins(count: int, rounds: int, rate: float, quiet_s: float) -> dict[str, Any]:
-    """Quiet, storm, quiet, ...: each storm against the quiet slices around it."""
-    quiet: list[dict[str, Any]] = []
-    stormy: list[dict[str, Any]] = []
-    storms: list[dict[str, Any]] = []
+    """Quiet, storm, quiet, ... for looks and for changes: each storm against its surroundings."""
+    rows: list[dict[str, Any]] = []
     with ours(**AS_DEFAULT) as server:
-        names = [[f"storm{r}x{n}" for n in range(count)] for r in range(rounds)]
-        add_accounts(server, [name for of in names for name in of])
         sessions = await make_sessions(server, RUNNING)
         async with load_client() as load, load_client(nice=10) as crowd:
             await load("connect", group="v", port=server.port, count=RUNNING)
-            await load(
-                "workload",
-                name="v",
-                group="v",
-                method="debug.incr",
-                params={"key": "n"},
-                metas=sessions,
-                counting=True,
-            )
-            await load("open", name="v", rate=rate, seconds=1.0)  # warms up
+            for name, (method, counting) in WORK.items():
+                await load(
+                    "workload",
+                    name=name,
+                    group="v",
+                    method=method,
+                    params={"key": "n"},
+                    metas=sessions,
+                    counting=counting,
+                )
+                await load("open", name=name, rate=rate, seconds=1.0)  # warms up
 
-            async def calm() -> None:
-                quiet.append(await measured(load, server, "open", "v", rate=rate, seconds=quiet_s))
+            async def at_rate(name: str, seconds: float) -> dict[str, Any]:
+                return await measured(load, server, "open", name, rate=rate, seconds=seconds)
 
-            await calm()
-            for users in names:
+            for number, name in enumerate(list(WORK) * rounds):
+                users = [f"storm{number}x{n}" for n in range(count)]
+                add_accounts(server, users)
+                before = await at_rate(name, quiet_s)
                 storm = asyncio.create_task(
                     crowd("login_storm", port=server.port, users=users, password=PASSWORD)
                 )
-                # As long as a storm of this size takes; its tail is quieter.
-                seconds = max(quiet_s, 0.02 * count)
-                one = await measured(load, server, "open", "v", rate=rate, seconds=seconds)
-                storms.append(await storm)
-                stormy.append(one)
+                # About as long as the storm; after it the rest would be quiet.
+                during = await at_rate(name, max(quiet_s, 0.02 * count))
+                told = await storm
                 await asyncio.sleep(0.5)
-                await calm()
-    failures = sum(sum(one["failures"].values()) for one in quiet + stormy)
-    around = [(a["p99_ms"] + b["p99_ms"]) / 2 for a, b in zip(quiet, quiet[1:])]
-    return {
-        "count": count,
-        "rate": rate,
-        "quiet": quiet,
-        "stormy": stormy,
-        "storms": storms,
-        "failures": failures,
-        "ratios": [one["p99_ms"] / base for one, base in zip(stormy, around)],
-        "ratios_p50": [
-            one["p50_ms"] / ((a["p50_ms"] + b["p50_ms"]) / 2)
-            for one, a, b in zip(stormy, quiet, quiet[1:])
-        ],
-    }
+                after = await at_rate(name, quiet_s)
+                calm = {
+                    key: (before[key] + after[key]) / 2 for key in ("p50_ms", "p99_ms", "max_ms")
+                }
+                rows.append(
+                    {
+                        "work": name,
+                        "before": before,
+                        "during": during,
+                        "after": after,
+                        "quiet": calm,
+                        "storm": told,
+                        "p50_ratio": during["p50_ms"] / calm["p50_ms"],
+                        "p99_ratio": during["p99_ms"] / calm["p99_ms"],
+                        "failures": sum(
+                            sum(one["failures"].values()) for one in (before, during, after)
+                        ),
+                    }
+                )
+    return {"count": count, "rate": rate, "rows": rows}
 
 
 async def cut(load: LoadClient, server: Server, name: str) -> dict[str, Any]:
@@ -142,53 +144,52 @@ async def run(quick: bool = False) -> dict[str, Any]:
 def _print(result: dict[str, Any]) -> None:
     login = result["login"]
     print(
-        f"\n{login['count']} logins at once; {RUNNING} other sessions change their state, "
+        f"\n{login['count']} logins at once; {RUNNING} other sessions look or change, "
         f"{login['rate']} requests/s"
     )
-    rows = [
-        ["others, quiet", one["p50_ms"], one["p99_ms"], one["max_ms"], "", one["server_cpu"]]
-        for one in login["quiet"]
-    ]
-    for number, one in enumerate(login["stormy"]):
-        rows.insert(
-            2 * number + 1,
+    print(
+        table(
             [
-                "others, storm",
-                one["p50_ms"],
-                one["p99_ms"],
-                one["max_ms"],
-                f"{login['ratios'][number]:.2f}",
-                one["server_cpu"],
+                "others",
+                "quiet p50 / p99 / max ms",
+                "meanwhile p50 / p99 / max ms",
+                "p50 x",
+                "p99 x",
+                "failed",
+                "logged in",
+                "not",
+                "told to wait",
+                "all in after, s",
+                "login p50 / p99 s",
+                "server CPU",
+                "foreign / steal",
             ],
-        )
-    print(
-        table(
-            ["", "p50 ms", "p99 ms", "max ms", "p99 x quiet", "server CPU"],
-            [[*row[:5], f"{row[5]:.0%}"] for row in rows],
-        )
-    )
-    print(
-        table(
-            ["storm", "logged in", "failed", "told to wait", "all in after, s", "p50 / p99 s"],
             [
                 [
-                    number,
-                    one["logged_in"],
-                    sum(one["failures"].values()),
-                    ", ".join(f"{n} {code}" for code, n in one["refusals"].items()) or "-",
-                    one["seconds"],
-                    f"{one['p50_ms'] / 1000:.1f} / {one['p99_ms'] / 1000:.1f}",
+                    row["work"],
+                    _three(row["quiet"]),
+                    _three(row["during"]),
+                    f"{row['p50_ratio']:.2f}",
+                    f"{row['p99_ratio']:.2f}",
+                    row["failures"],
+                    row["storm"]["logged_in"],
+                    sum(row["storm"]["failures"].values()),
+                    ", ".join(f"{n} {code}" for code, n in row["storm"]["refusals"].items()) or "-",
+                    row["storm"]["seconds"],
+                    f"{row['storm']['p50_ms'] / 1000:.1f} / {row['storm']['p99_ms'] / 1000:.1f}",
+                    f"{row['during']['server_cpu']:.0%}",
+                    f"{row['during']['foreign']:.0%} / {row['during']['steal']:.0%}",
                 ]
-                for number, one in enumerate(login["storms"], 1)
+                for row in login["rows"]
             ],
         )
     )
-    for one in login["storms"]:
-        if one["failures"]:
-            print(f"  FAILED: {one['failures']}")
-    if login["failures"]:
-        print(f"  the others: {login['failures']} FAILED")
-    print(f"p99 of the others, x quiet: median {median(login['ratios']):.2f}")
+    for row in login["rows"]:
+        if row["storm"]["failures"]:
+            print(f"  FAILED: {row['storm']['failures']}")
+    for work in WORK:
+        ratios = [row["p99_ratio"] for row in login["rows"] if row["work"] == work]
+        print(f"p99 of those who {work}, x quiet: median {median(ratios):.2f}")
     reconnect = result["reconnect"]
     print(f"\n{reconnect['count']} connections cut at once, all come back at once")
     print(
@@ -209,3 +210,7 @@ def _print(result: dict[str, Any]) -> None:
             ],
         )
     )
+
+
+def _three(one: dict[str, Any]) -> str:
+    return f"{one['p50_ms']:.2f} / {one['p99_ms']:.1f} / {one['max_ms']:.0f}"
