@@ -51,11 +51,6 @@ def test_systemd_waits_longer_than_a_drain():
     assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, flags=re.MULTILINE)[1]) > 25 + 5
 
 
-def test_cloudformation_templates():
-    """cfn-lint has nothing to say."""
-    assert run(tool("cfn-lint"), *sorted(AWS.glob("*.cfn.yml"))) == ""
-
-
 def test_the_task_definitions_agree():
     """The JSON for `aws ecs` and the one in the template run the container in the same way."""
     task = json.loads((AWS / "ecs-task-definition.json").read_text())
