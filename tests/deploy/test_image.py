@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 
 import pytest
 
+from ecan.testing import Client
 from tests.deploy.container import PASSWORD, run_container
 from tests.deploy.engine import BUILD_ARGS
+from tests.deploy.site import self_signed
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
@@ -68,6 +71,33 @@ def test_it_runs_on_a_read_only_root_without_privileges(docker):
     assert [line for line in written if line.startswith(("A /app", "C /app", "A /opt"))] == []
     refused = docker("exec", container.name, "touch", "/app/x", check=False)
     assert "Read-only file system" in refused.stderr
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_the_other_transport_is_in_it(docker, tmp_path, tls):
+    """ECAN_TRANSPORT=picows needs nothing more, on a read-only root, with and without TLS."""
+    options = [*HARDENED]
+    settings = {"ECAN_TRANSPORT": "picows"}
+    trust = None
+    if tls:
+        cert, key = self_signed(tmp_path)
+        key.chmod(0o644)  # the container's user is another one
+        options += [f"--volume={cert}:/tls/cert.pem:ro", f"--volume={key}:/tls/key.pem:ro"]
+        settings |= {"ECAN_TLS_CERT": "/tls/cert.pem", "ECAN_TLS_KEY": "/tls/key.pem"}
+        trust = ssl.create_default_context(cafile=str(cert))
+    container = run_container(docker, "ecan-picows", *options, **settings)
+    assert docker("healthcheck", "run", container.name).returncode == 0
+
+    async def scenario():
+        url = f"{'wss' if tls else 'ws'}://127.0.0.1:{container.port}/ws"
+        async with Client(url, **({"ssl": trust} if tls else {})) as client:
+            await client.login("admin", PASSWORD)
+            assert await client.call("debug.incr", {"key": "n"}) == 1
+
+    asyncio.run(scenario())
+    # It is picows that reads the socket.
+    loaded = container.execute("sh", "-c", "grep -c picows /proc/1/maps")
+    assert int(loaded) > 0
 
 
 def test_the_health_check_follows_the_server(docker):
