@@ -40,14 +40,18 @@ FREE_TEXT = {
     "MIT License": "MIT",
 }
 
+MIT_LENGTH = 1200
+"""Characters of the MIT licence with a line of copyright; more would be another one besides."""
+
 
 def normal(name: str) -> str:
     """A name as PyPI compares names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def licence_of(package: metadata.PackageMetadata) -> str | None:
+def licence_of(one: metadata.Distribution) -> str | None:
     """The SPDX expression of a distribution; None when it does not say."""
+    package = one.metadata
     if expression := package.get("License-Expression"):
         return str(expression)
     told = [
@@ -59,7 +63,24 @@ def licence_of(package: metadata.PackageMetadata) -> str | None:
         return " AND ".join(sorted(set(told)))
     text = (package.get("License") or "").strip()
     text = FREE_TEXT.get(text, text)
-    return text if re.fullmatch(r"[\w.+-]+(?: (?:AND|OR|WITH) [\w.+-]+)*", text) else None
+    if re.fullmatch(r"[\w.+-]+(?: (?:AND|OR|WITH) [\w.+-]+)*", text):
+        return text
+    return by_text(one)
+
+
+def by_text(one: metadata.Distribution) -> str | None:
+    """MIT, if its one licence file is that text and no more."""
+    files = [file for file in one.files or [] if re.match(r"LICEN[CS]E", file.name)]
+    if len(files) != 1:
+        return None
+    words = " ".join(files[0].read_text("utf-8").split())
+    found = re.fullmatch(
+        r"(?:(?:The )?MIT License(?: \(MIT\))? )?(?:Copyright .{3,80}? )?"
+        r"Permission is hereby granted, free of charge, to any person .*"
+        r"THE SOFTWARE IS PROVIDED .AS IS.,.* OTHER DEALINGS IN THE SOFTWARE\.",
+        words,
+    )
+    return "MIT" if found and len(words) < MIT_LENGTH else None
 
 
 def component(kind: str, name: str, version: str, licence: str | None) -> dict[str, Any]:
@@ -91,7 +112,7 @@ def python_part(
     if only is not None:
         found = {name: one for name, one in found.items() if name in only}
     parts = {
-        name: component("pypi", name, one.version, licence_of(one.metadata))
+        name: component("pypi", name, one.version, licence_of(one))
         for name, one in sorted(found.items())
     }
     needs = {}
