@@ -356,7 +356,7 @@ class Cell(Answering):
             self.send_pushes([frame])
         else:
             loop = asyncio.get_running_loop()
-            self.notice = loop.create_task(self._notify_when(durable, frame))
+            self.tell_of(loop.create_task(self._notify_when(durable, frame)))
 
     async def _notify_when(self, durable: asyncio.Future[None], frame: bytes) -> None:
         try:

@@ -133,8 +133,9 @@ class CommittingActor(LoopActor):
 
         # RACE: a task at once, not at the first await of the result: the store has the
         # commit, and this incarnation may end before anybody awaits.
-        self.cell.landing = self.env.loop.create_task(land(), name=f"commit {call!r}")
-        return asyncio.shield(self.cell.landing)
+        landing = self.env.loop.create_task(land(), name=f"commit {call!r}")
+        self.cell.land(landing)
+        return asyncio.shield(landing)
 
     def _refused_by_store(self, call: Call, error: BaseException) -> bool:
         """Answer what the store did not take; False if the error is no such refusal."""

@@ -55,6 +55,7 @@ class Metered:
             return self.cr_await.throw(*error)
         finally:
             self.cpu_s += perf_counter() - began
+            del error  # whose traceback has this frame (ADR 17)
 
     def close(self) -> None:
         """It is thrown away."""

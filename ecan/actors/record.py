@@ -272,6 +272,23 @@ class Record:
         """A handler runs again: another session of the user had changed what it read."""
         self._metrics.conflicts += 1
 
+    def land(self, landing: asyncio.Task[None]) -> None:
+        """A commit is on its way."""
+        self.landing = landing
+        landing.add_done_callback(self._landed)
+
+    def tell_of(self, notice: asyncio.Task[None]) -> None:
+        """A push of the server's own is on its way."""
+        self.notice = notice
+        notice.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        """Let go of it: its context has the request's, and that leads back here (ADR 17)."""
+        if self.landing is task:
+            self.landing = None
+        if self.notice is task:
+            self.notice = None
+
     def on_its_way(self) -> asyncio.Task[None] | None:
         """The commit that is on its way to the store; sequence numbers are given after it."""
         for task in (self.landing, self.notice):

@@ -70,7 +70,7 @@ class Steering:
             cell.budget.reset()
         # RACE: as a commit on its way it outlives this supervisor, and the next incarnation,
         # whoever begins it, waits for it.
-        cell.landing = self._env.loop.create_task(self._empty(cell, cell.landing, reply))
+        cell.land(self._env.loop.create_task(self._empty(cell, cell.landing, reply)))
 
     async def _empty(
         self, cell: Cell, landing: asyncio.Task[None] | None, reply: asyncio.Future[None]

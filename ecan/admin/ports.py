@@ -77,6 +77,9 @@ class AdminPort(Protocol):
     def vitals(self) -> dict[str, Any]:
         """What only operators are told: rates, loop lag, stalls of the loop."""
 
+    def collect_garbage(self) -> dict[str, Any]:
+        """Look at all objects for cycles nobody can reach: ``{"seconds", "found"}`` (ADR 17)."""
+
     def is_draining(self) -> bool:
         """Whether the server is shutting down."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 EXIT_CONFIG = 2
 """As CONTRACT §8: usage or configuration."""
 
-GC_THRESHOLD = 10_000
-"""New objects between two looks of the collector at the youngest ones."""
-
 log = get_logger("ecan.app")
 
 
@@ -45,10 +41,7 @@ async def serve(config: Settings) -> int:
     if app.gateway.certificate is not None:
         # Only then: a server without one ends with its terminal, as programs do.
         loop.add_signal_handler(signal.SIGHUP, app.gateway.certificate.reload)
-    # What start-up made stays: no need to look at it in every collection. And a request
-    # makes a dozen objects that die with it: the default of 700 would look every 60 requests.
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 20)
+    app.garbage.start()
     print(  # noqa: T201 - the ready line is part of the contract
         f"ecan: ready on {'https' if config.tls_cert else 'http'}://{_host(config)}:"
         f"{app.gateway.port} (mode={config.mode}, store={app.store.name}, "
@@ -62,6 +55,7 @@ async def serve(config: Settings) -> int:
     hurried = not drain.done()
     for task in (drain, second):
         task.cancel()
+    app.garbage.stop()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0 if hurried else 10.0):
             await app.stop()

@@ -24,6 +24,7 @@ from ecan.handlers.modules import HandlerModules
 from ecan.handlers.reload import Reloader
 from ecan.observability import Metrics, get_logger, serve_metrics
 from ecan.runtime import (
+    GarbageKeeper,
     LoopClock,
     ProcessLane,
     StallWatchdog,
@@ -74,6 +75,8 @@ class App(Figures):
             self.processes,
         )
         self.watchdog = StallWatchdog(self.loop, on_stall=self._stalled)
+        # Started by the process, whose garbage it is, not by the app.
+        self.garbage = GarbageKeeper(self.clock, self.metrics.gc_pause.observe)
         self.guard = PoisonGuard()
         self.directory = Directory()
         self.sessions = SessionService(self.directory, self.guard, self.metrics)
@@ -288,6 +291,12 @@ class App(Figures):
         """See `ecan.admin.ports.AdminPort`."""
         self.stop_asked.set()
         self.stop_at_once.set()
+
+    def collect_garbage(self) -> dict[str, Any]:
+        """See `ecan.admin.ports.AdminPort`."""
+        look = self.garbage.look()
+        log.info("gc.looked", seconds=round(look.seconds, 3), found=look.found)
+        return {"seconds": round(look.seconds, 4), "found": look.found}
 
     def vitals(self) -> dict[str, Any]:
         """See `ecan.admin.ports.AdminPort`."""

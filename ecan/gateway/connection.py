@@ -56,6 +56,31 @@ class Wire(Protocol):
         """Begin the closing handshake; never waits."""
 
 
+class _Gone:
+    """The wire of a transport that is gone: takes nothing."""
+
+    def write_text(self, frame: bytes) -> int:  # noqa: ARG002 - the protocol's
+        """See `Wire.write_text`."""
+        return 0
+
+    def pause(self, seconds: float) -> None:
+        """See `Wire.pause`."""
+
+    def takes_frames(self) -> bool:
+        """See `Wire.takes_frames`."""
+        return False
+
+    def buffered_bytes(self) -> int:
+        """See `Wire.buffered_bytes`."""
+        return 0
+
+    def start_close(self, code: int, reason: str) -> None:
+        """See `Wire.start_close`."""
+
+
+_GONE = _Gone()
+
+
 class Connection:
     """One connection; a `Peer` for the session and a `Bindable` for the lobby.
 
@@ -253,9 +278,11 @@ class Connection:
     def lost(self) -> None:
         """The transport is gone."""
         self.ended = True
+        self._wire = _GONE  # which has us (ADR 17)
         for timer in (self._behind_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
+        self._behind_timer = self._look_timer = None  # their context may have us, too
         bound, self.bound = self.bound, None
         if bound is not None:
             self.sessions.detach(bound.cell, self)

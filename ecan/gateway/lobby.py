@@ -139,7 +139,8 @@ class Lobby:
         if request.trace is not None:
             request.trace.end()
         connection.send(frame)
-        for follow_up in ctx.after_reply:
+        follow_ups, ctx.after_reply = ctx.after_reply, []  # they refer to `ctx` (ADR 17)
+        for follow_up in follow_ups:
             follow_up()
 
     def _failed(

@@ -125,6 +125,8 @@ class PicowsWire(WireBase, WSListener):
                 timer.cancel()
         self._edge.closed(self, self._code)
         self._gone(self)
+        # Picows has us, and we have it (ADR 17).
+        self._ws = self._send = self._protocol = None
 
     def pause_writing(self) -> None:
         """Nothing: what is buffered is looked at when something is written (P8)."""

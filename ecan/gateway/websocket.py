@@ -8,6 +8,7 @@ library's: the handshake, control frames, fragments, violations, keepalive and c
 from __future__ import annotations
 
 import asyncio
+from logging import getLogger
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -100,6 +101,9 @@ class WebsocketsListener:
 
     async def _serve(self, wire: Any) -> None:
         """Runs for as long as the WebSocket is open."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - the library runs this in one
+        task.add_done_callback(wire.forget)
         self._edge.opened(wire)
         try:
             await wire.wait_closed()
@@ -178,6 +182,12 @@ class WebSocket(WireBase, ServerConnection):
         task = self.loop.create_task(self._close(code, reason))
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
+
+    def forget(self, _task: asyncio.Task[None]) -> None:
+        """It has ended: loosen the cycles in which the library keeps a connection (ADR 17)."""
+        self.logger = self.protocol.logger = getLogger("websockets.server")
+        if self.connection_lost_waiter.done():  # else it is fed once more
+            self.protocol.parser.close()
 
     async def _close(self, code: int, reason: str) -> None:
         # The library waits without limit for a peer that reads nothing to take what is

@@ -34,12 +34,20 @@ def structure_params(value: Any, expected: Any) -> Any:
         return CONVERTER.structure(value, expected)
     except Exception as error:  # noqa: BLE001 - whatever a hook or validator raises, the value did it
         found = problems(error)
+        _forget_frames(error)
         details = [_without_secret(problem) for problem in found[:MAX_PROBLEMS]]
         first = details[0]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ReplyError(
             ErrorCode.INVALID_PARAMS, f"{first['path']}: {first['problem']}{more}", details=details
         ) from None
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Cattrs' frames hold the errors whose tracebacks hold the frames: cycles (ADR 17)."""
+    error.__traceback__ = error.__context__ = None
+    for inner in getattr(error, "exceptions", ()):
+        _forget_frames(inner)
 
 
 def _without_secret(problem: dict[str, str]) -> dict[str, str]:

@@ -195,6 +195,7 @@ class Metrics:
         "_gauges",
         "_labelled",
         "dead_letters",
+        "gc_pause",
         "loop_lag",
         "mailbox_depth",
         "methods",
@@ -209,6 +210,7 @@ class Metrics:
             setattr(self, name, 0)
         self.methods: dict[str, MethodMetrics] = {}
         self.dead_letters = 0
+        self.gc_pause = Histogram(SECONDS)
         self.loop_lag = Histogram(SECONDS)
         self.mailbox_depth = Histogram(DEPTHS)
         self.send = Histogram(SECONDS)
@@ -308,6 +310,11 @@ class _ServerCollector(Collector):
             yield counter
         for name, reading in metrics.gauges():
             yield _gauge(name, reading)
+        yield _histogram(
+            "ecan_gc_pause_seconds",
+            "A collection of garbage, which holds everything up.",
+            metrics.gc_pause,
+        )
         yield _histogram("ecan_loop_lag_seconds", "How late the loop is.", metrics.loop_lag)
         yield _histogram(
             "ecan_mailbox_depth_requests", "Requests waiting at enqueue.", metrics.mailbox_depth

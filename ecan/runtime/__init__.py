@@ -11,6 +11,7 @@ with a size, an actor handles messages, and what they mean is said above.
 from ecan.runtime.actor import LoopActor
 from ecan.runtime.clock import Clock, Handle, LoopClock
 from ecan.runtime.future import LoopFuture
+from ecan.runtime.garbage import GarbageKeeper, Look
 from ecan.runtime.loop import run_fenced
 from ecan.runtime.mailbox import Mail, Mailbox, MailboxFullError
 from ecan.runtime.processes import (
@@ -27,8 +28,10 @@ from ecan.runtime.workers import Job, WorkerFailure, WorkerThreads, set_switch_i
 
 __all__ = [
     "Clock",
+    "GarbageKeeper",
     "Handle",
     "Job",
+    "Look",
     "LoopActor",
     "LoopActorRef",
     "LoopClock",

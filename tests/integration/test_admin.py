@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -628,6 +629,22 @@ def raw(path, line):
         sock.connect(str(path))
         sock.sendall(line + b"\n")
         return json.loads(sock.makefile("rb").readline())
+
+
+async def test_gc_looks_at_everything(server, operator):
+    """And says what it found, and how long that took."""
+
+    class Node:
+        pass
+
+    one = Node()
+    one.itself = one
+    gone = weakref.ref(one)
+    del one
+    answer = await operator.call("gc")
+    assert gone() is None
+    assert answer["found"] >= 1
+    assert answer["seconds"] > 0
 
 
 @pytest.mark.parametrize("command", ["drain", "shutdown"])

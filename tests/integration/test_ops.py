@@ -207,6 +207,11 @@ async def test_events_reload_and_the_end(process, ops):
     assert "no server answers" in await ops("status", code=3)
 
 
+async def test_gc(ops):
+    """A whole look, and what it found."""
+    assert "found" in await ops("gc", "--yes")
+
+
 async def test_shutdown(process, ops):
     """At once."""
     await ops("shutdown", "--yes")

@@ -62,6 +62,11 @@ async def metrics(port: AdminPort, _params: p.Nothing) -> dict[str, str]:
     return {"text": (await asyncio.to_thread(port.metrics.render)).decode()}
 
 
+async def collect(port: AdminPort, _params: p.Nothing) -> dict[str, Any]:
+    """A full look for garbage."""
+    return port.collect_garbage()
+
+
 async def drain(port: AdminPort, params: p.Drain) -> dict[str, bool]:
     """As SIGTERM."""
     port.ask_drain(params.timeout)
@@ -82,6 +87,7 @@ async def watch(_port: AdminPort, params: p.WatchEvents) -> dict[str, Any]:
 COMMANDS: dict[str, Function] = {
     "status": status,
     "metrics": metrics,
+    "gc": collect,
     "drain": drain,
     "shutdown": shutdown,
     "events.watch": watch,

@@ -206,6 +206,7 @@ ANSWERS: dict[str, Any] = {
             },
         ]
     },
+    "gc": {"seconds": 0.41, "found": 12},
     "log.level": {"level": "DEBUG", "before": "INFO"},
     "users.list": {
         "users": [

@@ -72,6 +72,7 @@ CALLS = {
     "users.add": (["zoe", "--password-stdin"], {"username": "zoe", "password": "hunter2"}, ["zoe"]),
     "users.passwd": (["zoe", "--password-stdin", "--yes"], {"username": "zoe", "password": "hunter2"}, ["ok"]),
     "users.disable": (["zoe", "--yes"], {"username": "zoe"}, ["ok"]),
+    "gc": (["--yes"], {}, ["0.41", "12"]),
     "drain": (["--timeout", "5", "--yes"], {"timeout": 5.0}, ["ok"]),
     "shutdown": (["--yes"], {}, ["ok"]),
 }  # fmt: skip
