@@ -8,6 +8,7 @@ import orjson
 
 from ecan import __version__
 from ecan.handlers import system
+from ecan.observability import get_logger
 
 if TYPE_CHECKING:
     from ecan.actors import PoisonGuard, SessionService
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 LAG_INTERVAL_S = 1.0
 """Between two measurements of the loop's lag."""
+
+log = get_logger("ecan.app")
 
 
 class Figures:
@@ -42,6 +45,7 @@ class Figures:
     _started_mono: float
     _trouble: str | None
     _lag_timer: Any
+    _figures_due_mono: float = 0.0
 
     @property
     def events(self) -> EventBus:
@@ -109,8 +113,22 @@ class Figures:
         self.metrics.loop_lag.observe(max(0.0, now - due_mono))
         self.vital_signs.sample(max(0.0, now - due_mono))
         self._look_at_store()
+        self._log_figures(now)
         due = now + LAG_INTERVAL_S
         self._lag_timer = self.clock.call_at(due, self._measure_lag, due)
+
+    def _log_figures(self, now: float) -> None:
+        """What a service that can read logs only, like CloudWatch, scales by."""
+        every_s = self.settings.log_figures_s
+        if every_s and not self._starting and now >= self._figures_due_mono:
+            self._figures_due_mono = now + every_s
+            sessions = self.sessions.by_state()
+            log.info(
+                "server.figures",
+                sessions=sum(sessions.values()),
+                in_memory=sum(sessions.values()) - sessions.get("passivated", 0),
+                connections=self._connection_count(),
+            )
 
     def _look_at_store(self) -> None:
         trouble, self._trouble = self._trouble, self.store.trouble

@@ -85,6 +85,7 @@ class Settings:
     ws_port: int = _setting("WS_PORT", parsers.whole(0, 65535), 8765, _PORT, "Port of WebSocket and HTTP; 0 takes any free one.")
     log_level: str = _setting("LOG_LEVEL", parsers.one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", "The least severe events that are logged.")
     log_format: str = _setting("LOG_FORMAT", parsers.one_of("console", "json", "auto"), "auto", "console, json or auto", "Form of the log; auto is console on a terminal, else json.")
+    log_figures_s: float = _setting("LOG_FIGURES", parsers.duration(0), 0.0, _DURATION_WORDS, "How often the log has a line with the number of sessions; 0 is never.")
     data_dir: Path = _setting("DATA_DIR", Path, Path("data"), "a directory", "Holds the admin socket and embedded databases.")
     store: str = _setting("STORE", parsers.store, "sqlite", "memory, sqlite or sqlite:PATH", "Where sessions are kept; memory forgets them with the process.")
     durability: str = _setting("DURABILITY", parsers.one_of("commit", "interval", "off"), "commit", "commit, interval or off", "When a change is safe: before its reply, within a second, or never.")

@@ -227,7 +227,7 @@ def test_the_table_documents_every_setting():
     rows = {row.env: row for row in config.describe_settings()}
     assert rows["ECAN_SESSION_TIMEOUT"].default == "86400s"
     assert rows["ECAN_WS_HOST"].default == ANYWHERE
-    assert len(rows) == 43
+    assert len(rows) == 44
     table = config.markdown_table()
     assert all(f"| `{name}` |" in table for name in rows)
     assert all(line.count("|") == 5 for line in table.splitlines())
