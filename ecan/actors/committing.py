@@ -74,15 +74,19 @@ class CommittingActor(LoopActor):
             return None
         if ctx.renewed is not None:
             cell.replace_tokens(ctx.renewed)
-        seq = cell.outbox.seq
-        pushes = [
-            cell.encode_push(method, params, seq + number)
-            for number, (method, params) in enumerate(ctx.pushes, 1)
-        ]
+        pushes: list[bytes] = []
+        rows: tuple[PushRow, ...] = ()
+        if ctx.pushes:
+            seq = cell.outbox.seq
+            pushes = [
+                cell.encode_push(method, params, seq + number)
+                for number, (method, params) in enumerate(ctx.pushes, 1)
+            ]
+            rows = tuple(PushRow(seq=seq + n, frame=push) for n, push in enumerate(pushes, 1))
         commit = cell.commit_of(
             slots=changes,
             answer=None if call.spec.reads else cell.ledger_row(call, frame),
-            pushes=tuple(PushRow(seq=seq + n, frame=push) for n, push in enumerate(pushes, 1)),
+            pushes=rows,
             replies=cell.kept_with(call, frame, len(pushes)),
             work=work,
         )
@@ -95,10 +99,10 @@ class CommittingActor(LoopActor):
             call.committing = False
             call.kept = None
             raise
-        landed = partial(self._committed, call, cell.slots, changes, pushes, frame)
         if durable is None:
-            landed()
+            self._committed(call, cell.slots, changes, pushes, frame)
             return None
+        landed = partial(self._committed, call, cell.slots, changes, pushes, frame)
         return self._land(durable, call, landed)
 
     async def _complete_later(

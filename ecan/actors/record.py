@@ -9,8 +9,6 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-import attrs
-
 from ecan.actors.ledger import Ledger
 from ecan.actors.lifecycle import State
 from ecan.actors.outbox import Outbox
@@ -139,7 +137,7 @@ class Record:
             row=SessionRow(
                 sid=self.sid,
                 key=self.key,
-                user=attrs.asdict(self.user),
+                user=self.user.as_row(),
                 created_at=self.created_at,
                 incarnation=incarnation,
                 epoch=self.outbox.epoch,

@@ -59,6 +59,18 @@ class User:
     lang: str = "en"
     machine_role: str = ""
 
+    def as_row(self) -> dict[str, Any]:
+        """As the store keeps it: every field."""
+        return {
+            "user_id": self.user_id,
+            "username": self.username,
+            "role": self.role,
+            "email": self.email,
+            "name": self.name,
+            "lang": self.lang,
+            "machine_role": self.machine_role,
+        }
+
     def public(self) -> dict[str, Any]:
         """As `user_info` of login."""
         return attrs.asdict(self, filter=lambda attribute, _: attribute.name != "user_id")

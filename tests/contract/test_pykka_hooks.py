@@ -119,6 +119,15 @@ def test_failure_hooks_keep_their_names_and_arguments():
     assert "self._handle_failure(" in source(pykka.Actor._actor_loop_setup)
 
 
+def test_an_actor_has_these_attributes_and_no_more():
+    """ActorLife.__init__ makes them in pykka's place."""
+
+    class Probe(pykka.ThreadingActor):
+        pass
+
+    assert set(vars(Probe())) == {"actor_urn", "actor_inbox", "actor_stopped", "_actor_ref"}
+
+
 def test_handle_receive_dispatches_to_on_receive():
     """Envelopes go through pykka's dispatch, so that proxies work; bare items do not."""
     text = source(pykka.Actor._handle_receive)
