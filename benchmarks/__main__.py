@@ -10,7 +10,16 @@ from typing import Any
 
 import orjson
 
-from benchmarks import at_rest, broadcast, durability, isolation, round_trip, sessions, storms
+from benchmarks import (
+    at_rest,
+    broadcast,
+    durability,
+    isolation,
+    restart,
+    round_trip,
+    sessions,
+    storms,
+)
 from benchmarks.harness import CLIENT_CPU, CPUS, machine, pin
 
 BENCHMARKS = {
@@ -20,6 +29,7 @@ BENCHMARKS = {
     "durability": durability.run,
     "at_rest": at_rest.run,
     "storms": storms.run,
+    "restart": restart.run,
     "broadcast": broadcast.run,
 }
 RESULTS = Path(__file__).parent / "results"

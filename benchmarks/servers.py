@@ -89,21 +89,32 @@ async def executor_fast(ws: Any) -> None:
 
 
 class CounterActor(pykka.ThreadingActor):
-    """A thread of its own for each connection."""
+    """A thread of its own for each connection; a crash starts another with the same messages."""
 
     use_daemon_thread = True
 
-    def __init__(self, ws: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, ws: Any, loop: asyncio.AbstractEventLoop, home: list[Any]) -> None:
         super().__init__()
-        self.ws, self.loop = ws, loop
+        self.ws, self.loop, self.home = ws, loop, home
         self.session = Counter()
 
     def on_receive(self, message: Any) -> None:
         """One request, as bytes."""
         request = orjson.loads(message)
+        if request["method"] == "debug.crash":
+            reply = {"id": request["id"], "type": "response", "status": "error", "error": {}}
+            self.loop.call_soon_threadsafe(self._send, orjson.dumps(reply))
+            raise RuntimeError("a crash was asked for")
         result = self.session.incr(request.get("params"))
         data = orjson.dumps(reply_to(request, result))
         self.loop.call_soon_threadsafe(self._send, data)
+
+    def on_failure(self, *_: Any) -> None:
+        """What the crash left unread is for the next one."""
+        following = CounterActor.start(self.ws, self.loop, self.home)
+        while not self.actor_inbox.empty():
+            following.tell(self.actor_inbox.get().message)
+        self.home[0] = following
 
     def _send(self, data: bytes) -> None:
         self.loop.create_task(self.ws.send(data, text=True))
@@ -111,12 +122,18 @@ class CounterActor(pykka.ThreadingActor):
 
 async def pykka_threads(ws: Any) -> None:
     """The mailbox and the thread of `pykka.ThreadingActor`."""
-    actor = CounterActor.start(ws, asyncio.get_running_loop())
+    home: list[Any] = [None]
+    home[0] = CounterActor.start(ws, asyncio.get_running_loop(), home)
     try:
         async for message in ws:
-            actor.tell(message)
+            while True:
+                try:
+                    home[0].tell(message)
+                    break
+                except pykka.ActorDeadError:  # it crashes in this moment
+                    await asyncio.sleep(0.0001)
     finally:
-        actor.stop(block=False)
+        home[0].stop(block=False)
 
 
 _everybody: set[Any] = set()
