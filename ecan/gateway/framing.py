@@ -17,6 +17,9 @@ except ImportError:  # pragma: no cover - where the library has no wheel
 TEXT = 0x81
 """FIN and the opcode of a text frame (RFC 6455 §5.2)."""
 
+PING = 0x89
+"""FIN and the opcode of a ping."""
+
 MASKED = 0x80
 FIN = 0x80
 BINARY_OPCODE = 2

@@ -30,6 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecan.config import RateLimit
+from ecan.gateway.connection import MAX_BACKLOG_BYTES
 from ecan.protocol.codes import ErrorCode
 from ecan.testing import running_app
 
@@ -389,6 +390,28 @@ async def test_empty_fragments_take_no_memory(arena):
         assert wire._parts.__sizeof__() < 1000
         raw.send(CONT, ping_frame("whole"))
         assert (await raw.json())["id"] == "whole"
+
+
+async def test_p8_pongs_to_who_reads_nothing_take_no_memory(arena):
+    """P8: 40 MiB of pings; what the client does not take is not kept, and it can still ask."""
+    async with await Raw.connect(arena.url) as raw:
+        raw.send(TEXT, ping_frame("first"))
+        assert (await raw.json())["id"] == "first"
+        known = {wire for wire in arena.app.gateway._open.values() if wire.client.bound is None}
+        (wire,) = known
+        most = 0
+        pings = frame(PING, b"x" * 125) * 1000
+        for _ in range(320):
+            raw.writer.write(pings)
+            await raw.writer.drain()
+            most = max(most, wire.buffered_bytes())
+        assert most <= MAX_BACKLOG_BYTES + 2**17
+        while wire.buffered_bytes():
+            assert (await raw.frame())[0] == PONG
+        raw.send(TEXT, ping_frame("last"))
+        while (answer := await raw.frame())[0] == PONG:
+            pass
+        assert json.loads(answer[1])["id"] == "last"
 
 
 ILLEGAL = {
