@@ -17,6 +17,7 @@ from benchmarks import (
     isolation,
     restart,
     round_trip,
+    scale,
     sessions,
     storms,
 )
@@ -30,6 +31,7 @@ BENCHMARKS = {
     "at_rest": at_rest.run,
     "storms": storms.run,
     "restart": restart.run,
+    "scale": scale.run,
     "broadcast": broadcast.run,
 }
 RESULTS = Path(__file__).parent / "results"

@@ -112,7 +112,7 @@ class Counted:
     """A server, and connections to it that are no sockets."""
 
     def __init__(self, app: Any) -> None:
-        from benchmarks.sessions import Bench
+        from benchmarks.in_process import Bench
 
         self._bench = Bench(app)
         self._app = app

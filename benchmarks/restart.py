@@ -79,15 +79,16 @@ async def crashes(server: Server, sessions: list[dict[str, str]], method: str) -
 async def restarts(server: Server, sessions: list[dict[str, str]]) -> dict[str, Any]:
     """An operator restarts each; from the command to the answer of the next request."""
     back: list[float] = []
-    async with server.admin() as operator, Client(server.url) as client:
+    async with server.admin() as operator:
         cpu = server.cpu_us()
         for session in sessions:
-            client.session = dict(session)
-            info = await client.call("session.info")
-            started = time.perf_counter()
-            await operator.call("sessions.restart", {"sid": info["sid"]})
-            await client.call("debug.incr", PARAMS)
-            back.append(time.perf_counter() - started)
+            async with Client(server.url) as client:
+                client.session = dict(session)
+                info = await client.call("session.info")
+                started = time.perf_counter()
+                await operator.call("sessions.restart", {"sid": info["sid"]})
+                await client.call("debug.incr", PARAMS)
+                back.append(time.perf_counter() - started)
         cpu = server.cpu_us() - cpu
     return {"back": spread_ms(back), "cpu_us_each": cpu / len(sessions)}
 

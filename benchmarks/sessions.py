@@ -2,7 +2,8 @@
 
 Each part runs in a process of its own, ``python -m benchmarks.sessions PART COUNT``,
 bound to the server's CPU, and prints its result as JSON. Frames go through the gateway's
-router as if a socket had delivered them; only the WebSocket library is missing.
+router as if a socket had delivered them; only the WebSocket library is missing. What a
+request costs is measured with the store in memory, all else with SQLite as by default.
 """
 
 from __future__ import annotations
@@ -21,98 +22,12 @@ from typing import Any
 
 import orjson
 
+from benchmarks import in_process
 from benchmarks.harness import PASSWORD, ROOT, SERVER_CPU, pin, table
+from benchmarks.in_process import BATCH, Bench, longest_hold
 
-BATCH = 100
 REAP_AFTER_S = 2.0
 """Idle time of the reaping part beyond what creation takes."""
-
-
-class NoWire:
-    """A socket that takes everything."""
-
-    def __init__(self) -> None:
-        self.frames = 0
-        self.last = b""
-
-    def write_text(self, frame: bytes) -> int:
-        self.frames += 1
-        self.last = frame
-        return len(frame)
-
-    def pause(self, seconds: float) -> None:
-        raise RuntimeError("paused")
-
-    def takes_frames(self) -> bool:
-        return True
-
-    def buffered_bytes(self) -> int:
-        return 0
-
-    def start_close(self, code: int, reason: str) -> None:
-        raise RuntimeError(f"closed with {code}: {reason}")
-
-
-class Bench:
-    """A server in this process."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.opened: list[dict[str, Any]] = []
-        self.wire = NoWire()
-        self._ids = 0
-
-    async def create(self, count: int) -> None:
-        """Open sessions, one user each, many at a time."""
-        from ecan.handlers.context import ConnectionContext, User
-
-        start = len(self.opened)
-        for first in range(start, start + count, BATCH):
-            numbers = range(first, min(first + BATCH, start + count))
-            self.opened += await asyncio.gather(
-                *(
-                    self.app.sessions.open(
-                        ConnectionContext(
-                            self.app,
-                            "login",
-                            "1",
-                            address="127.0.0.1",
-                            user_agent="",
-                            session_id=None,
-                            token=None,
-                        ),
-                        User(user_id=number, username=f"user{number}"),
-                    )
-                    for number in numbers
-                )
-            )
-
-    def connection(self) -> Any:
-        """One that is not bound yet."""
-        from ecan.gateway.connection import Connection
-
-        app = self.app
-        return Connection(self.wire, app.sessions, app.clock, app.metrics, app.router.new_bucket())
-
-    def frame(self, session: dict[str, Any], method: str, params: Any = None) -> bytes:
-        """A request of a session."""
-        self._ids += 1
-        return orjson.dumps(
-            {
-                "id": f"request-{self._ids:08d}",
-                "type": "request",
-                "method": method,
-                **({"params": params} if params is not None else {}),
-                "meta": {"session_id": session["session_id"], "token": session["token"]},
-            }
-        )
-
-    async def answered(self, frames: int) -> None:
-        """Until so many replies have come."""
-        while self.wire.frames < frames:
-            await asyncio.sleep(0)
-        if b'"status":"success"' not in self.wire.last:
-            raise RuntimeError(self.wire.last.decode())
 
 
 def rss_bytes() -> int:
@@ -202,20 +117,6 @@ async def messages(bench: Bench, count: int) -> dict[str, Any]:
     return result
 
 
-async def _longest_hold(done: Any) -> tuple[float, float, float]:
-    """Longest turn of the loop until ``done()``; total seconds; CPU seconds."""
-    started = last = time.perf_counter()
-    cpu, longest = time.process_time(), 0.0
-    while not done():
-        await asyncio.sleep(0)
-        now = time.perf_counter()
-        longest = max(longest, now - last)
-        last = now
-        if now - started > 60:
-            raise RuntimeError("they are not reaped")
-    return longest, time.perf_counter() - started, time.process_time() - cpu
-
-
 async def reap(bench: Bench, count: int) -> dict[str, Any]:
     """All sessions become idle at once: how long does the loop stand still?"""
     await bench.create(count)
@@ -235,7 +136,7 @@ async def reap(bench: Bench, count: int) -> dict[str, Any]:
         return (len(bench.app.directory) == 0) if closing else by_state()["active"] == 0
 
     looks = 0
-    longest, seconds, cpu = await _longest_hold(done)
+    longest, seconds, cpu = await longest_hold(done)
     return {
         "sessions": count,
         "longest_hold_ms": longest * 1000,
@@ -269,48 +170,27 @@ async def login(bench: Bench, count: int) -> dict[str, Any]:
 
 
 PARTS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "memory": (memory, {}),
-    "traced": (traced, {}),
+    "memory": (memory, {"store": "sqlite"}),
+    "traced": (traced, {"store": "sqlite"}),
     "messages": (messages, {}),
-    "reap_passivate": (reap, {"session_timeout_s": 1e6}),
-    "reap_close": (reap, {"passivate_after_s": 1e6, "passivate_detached_after_s": 1e6}),
+    "reap_passivate": (reap, {"store": "sqlite", "session_timeout_s": 1e6}),
+    "reap_close": (
+        reap,
+        {"store": "sqlite", "passivate_after_s": 1e6, "passivate_detached_after_s": 1e6},
+    ),
     "login": (login, {}),
 }
 
 
 async def _part(name: str, count: int, folder: str) -> dict[str, Any]:
-    from ecan.app import App
-    from ecan.config import Settings
-    from ecan.config.parsers import LoginRateLimit, RateLimit
-    from ecan.observability import configure
-
-    configure("INFO", "json", open(os.devnull, "w"))  # as in production, but for the disk
     part, changes = PARTS[name]
     idle_s = REAP_AFTER_S + count / 2000
     if name == "reap_passivate":
         changes = {**changes, "passivate_detached_after_s": idle_s, "passivate_after_s": idle_s}
     elif name == "reap_close":
         changes = {**changes, "session_timeout_s": idle_s}
-    settings: dict[str, Any] = {
-        "mode": "web",
-        "ws_host": "127.0.0.1",
-        "ws_port": 0,
-        "data_dir": Path(folder),
-        "debug_methods": True,
-        "admin_password": PASSWORD,
-        "rate_limit": RateLimit(0.0, 0),
-        "login_rate_limit": LoginRateLimit(0, 60.0),
-        "max_sessions_per_user": 1_000_000,
-        **changes,
-    }
-    app = App(Settings(**settings))
-    await app.start()
-    gc.collect()
-    gc.freeze()
-    try:
-        result: dict[str, Any] = await part(Bench(app), count)
-    finally:
-        await app.stop()
+    async with in_process.bench(folder, **changes) as server:
+        result: dict[str, Any] = await part(server, count)
     return result
 
 
@@ -356,7 +236,7 @@ async def run(quick: bool = False) -> dict[str, Any]:
 
 def _print(result: dict[str, Any]) -> None:
     resident, python = result["memory"], result["traced"]
-    print(f"\n{resident['sessions']} sessions in one process, no sockets, store in memory")
+    print(f"\n{resident['sessions']} sessions in one process, no sockets, store on disk")
     print(
         table(
             ["bytes per session", "resident", f"Python's ({python['sessions']} sessions)"],

@@ -1,0 +1,160 @@
+"""A server in the process that measures it, without sockets.
+
+Frames go through the gateway's router as if a socket had delivered them; only the
+WebSocket library is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks.harness import PASSWORD
+
+BATCH = 100
+
+
+class NoWire:
+    """A socket that takes everything."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.last = b""
+
+    def write_text(self, frame: bytes) -> int:
+        self.frames += 1
+        self.last = frame
+        return len(frame)
+
+    def pause(self, seconds: float) -> None:
+        raise RuntimeError("paused")
+
+    def takes_frames(self) -> bool:
+        return True
+
+    def buffered_bytes(self) -> int:
+        return 0
+
+    def start_close(self, code: int, reason: str) -> None:
+        raise RuntimeError(f"closed with {code}: {reason}")
+
+
+class Bench:
+    """A server in this process."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.opened: list[dict[str, Any]] = []
+        self.wire = NoWire()
+        self._ids = 0
+
+    async def create(self, count: int) -> None:
+        """Open sessions, one user each, many at a time."""
+        from ecan.handlers.context import ConnectionContext, User
+
+        start = len(self.opened)
+        for first in range(start, start + count, BATCH):
+            numbers = range(first, min(first + BATCH, start + count))
+            self.opened += await asyncio.gather(
+                *(
+                    self.app.sessions.open(
+                        ConnectionContext(
+                            self.app,
+                            "login",
+                            "1",
+                            address="127.0.0.1",
+                            user_agent="",
+                            session_id=None,
+                            token=None,
+                        ),
+                        User(user_id=number, username=f"user{number}"),
+                    )
+                    for number in numbers
+                )
+            )
+
+    def connection(self) -> Any:
+        """One that is not bound yet."""
+        from ecan.gateway.connection import Connection
+
+        app = self.app
+        return Connection(self.wire, app.sessions, app.clock, app.metrics, app.router.new_bucket())
+
+    def frame(self, session: dict[str, Any], method: str, params: Any = None) -> bytes:
+        """A request of a session."""
+        self._ids += 1
+        return orjson.dumps(
+            {
+                "id": f"request-{self._ids:08d}",
+                "type": "request",
+                "method": method,
+                **({"params": params} if params is not None else {}),
+                "meta": {"session_id": session["session_id"], "token": session["token"]},
+            }
+        )
+
+    async def answered(self, frames: int) -> None:
+        """Until so many replies have come."""
+        while self.wire.frames < frames:
+            await asyncio.sleep(0)
+        if b'"status":"success"' not in self.wire.last:
+            raise RuntimeError(self.wire.last.decode())
+
+
+async def longest_hold(done: Any) -> tuple[float, float, float]:
+    """Longest turn of the loop until ``done()``; total seconds; CPU seconds."""
+    started = last = time.perf_counter()
+    cpu, longest = time.process_time(), 0.0
+    while not done():
+        await asyncio.sleep(0)
+        now = time.perf_counter()
+        longest = max(longest, now - last)
+        last = now
+        if now - started > 60:
+            raise RuntimeError("they are not reaped")
+    return longest, time.perf_counter() - started, time.process_time() - cpu
+
+
+@contextlib.asynccontextmanager
+async def bench(folder: str, **changes: Any) -> AsyncIterator[Bench]:
+    """A server that logs, but to nowhere, with its garbage kept as in production.
+
+    Args:
+        folder: for its data.
+        changes: fields of `Settings` that are not as here.
+    """
+    from ecan.app import App
+    from ecan.config import Settings
+    from ecan.config.parsers import LoginRateLimit, RateLimit
+    from ecan.observability import configure
+
+    configure("INFO", "json", open(os.devnull, "w"))
+    settings: dict[str, Any] = {
+        "mode": "web",
+        "ws_host": "127.0.0.1",
+        "ws_port": 0,
+        "data_dir": Path(folder),
+        "store": "memory",
+        "debug_methods": True,
+        "admin_password": PASSWORD,
+        "rate_limit": RateLimit(0.0, 0),
+        "login_rate_limit": LoginRateLimit(0, 60.0),
+        "max_sessions": 1_000_000,
+        "max_sessions_per_user": 1_000_000,
+        **changes,
+    }
+    app = App(Settings(**settings))
+    await app.start()
+    app.garbage.start()
+    try:
+        yield Bench(app)
+    finally:
+        app.garbage.stop()
+        await app.stop()
