@@ -20,6 +20,7 @@ export default defineConfig(({ mode }) => {
     build: {
       target: "es2022",
       outDir: "dist",
+      license: { fileName: "licences.md" }, // of what is bundled: they go where it goes
       assetsDir: "assets",
       assetsInlineLimit: 0, // a strict CSP allows no data: scripts, and hashed files cache better
       modulePreload: { polyfill: false }, // the polyfill would be an inline script

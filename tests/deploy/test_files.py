@@ -83,6 +83,11 @@ def test_amplify(tmp_path):
     assert (tmp_path / "gui_v2" / "dist" / "index.html").exists()
     scripts = (tmp_path / "gui_v2" / "dist" / "assets").glob("*.js")
     assert any("wss://api.example.com/ws" in script.read_text() for script in scripts)
+    # What it is made of goes with it, as its licences ask for: names, versions, their texts.
+    licences = (tmp_path / "gui_v2" / "dist" / "licences.md").read_text()
+    for name in ("react", "react-dom", "antd", "i18next"):
+        assert re.search(rf"^## {name} - [\d.]+ \(MIT\)$", licences, flags=re.MULTILINE), name
+    assert "Permission is hereby granted, free of charge" in licences
 
 
 def test_dockerfiles():
