@@ -58,13 +58,22 @@ async def ticks_stop(ctx: UserContext) -> float:
     return _ticks.pop().stop() * 1000
 
 
+def _is_socket(handle: str) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{handle}").startswith("socket:")
+    except OSError:  # the one that listed them
+        return False
+
+
 @handler("bench.vitals", reads=True)
 async def vitals(ctx: UserContext) -> dict[str, Any]:
     """What must not grow in a server that is only used."""
+    handles = [_is_socket(name) for name in os.listdir("/proc/self/fd")]
     return {
         "tasks": len(asyncio.all_tasks()),
         "threads": threading.active_count(),
-        "handles": len(os.listdir("/proc/self/fd")),
+        "handles": len(handles),
+        "sockets": sum(handles),
         "blocks": sys.getallocatedblocks(),
     }
 

@@ -43,9 +43,25 @@ class Counter:
         self.count = 0
 
     def incr(self, params: Any) -> int:
-        """The one method there is."""
+        """What is measured."""
         self.count += 1
         return self.count
+
+    def methods(self) -> dict[str, Any]:
+        """It, and what misbehaves."""
+        return {"counter.incr": self.incr, "debug.block": _block, "debug.spin": _spin}
+
+
+def _block(params: Any) -> int:
+    time.sleep(params["seconds"])
+    return 0
+
+
+def _spin(params: Any) -> int:
+    turns, end = 0, time.perf_counter() + params["seconds"]
+    while time.perf_counter() < end:
+        turns += 1
+    return turns
 
 
 async def echo(ws: Any) -> None:
@@ -56,8 +72,7 @@ async def echo(ws: Any) -> None:
 
 async def inline(ws: Any) -> None:
     """orjson, a table of methods and a counter, right in the connection's task."""
-    session = Counter()
-    methods = {"counter.incr": session.incr}
+    methods = Counter().methods()
     async for message in ws:
         request = orjson.loads(message)
         result = methods[request["method"]](request.get("params"))
@@ -67,8 +82,7 @@ async def inline(ws: Any) -> None:
 async def executor(ws: Any) -> None:
     """The shape of eCan.ai's ws_server.py: every request through the default executor."""
     loop = asyncio.get_running_loop()
-    session = Counter()
-    methods = {"counter.incr": session.incr}
+    methods = Counter().methods()
     async for message in ws:
         request = json.loads(message)
         method = methods[request["method"]]
@@ -79,8 +93,7 @@ async def executor(ws: Any) -> None:
 async def executor_fast(ws: Any) -> None:
     """The same on the loop and with the JSON library that we use."""
     loop = asyncio.get_running_loop()
-    session = Counter()
-    methods = {"counter.incr": session.incr}
+    methods = Counter().methods()
     async for message in ws:
         request = orjson.loads(message)
         method = methods[request["method"]]
@@ -174,8 +187,7 @@ class PicowsInline(WSListener):
 
     def __init__(self) -> None:
         super().__init__()
-        session = Counter()
-        self.methods = {"counter.incr": session.incr}
+        self.methods = Counter().methods()
 
     def on_ws_frame(self, transport: Any, frame: Any) -> None:
         """One request."""

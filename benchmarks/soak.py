@@ -1,5 +1,255 @@
 """Half an hour of mixed use of a real server, after which nothing may have grown.
 
-Under way: the helper who writes this took item 8 (`make soak`) only; scale and isolation
-are with the helper who wrote `restart`.
+    python -m benchmarks.soak [--minutes 30] [--rate 50] [--out build/soak]
+
+`ecan loadtest` plays `benchmarks/soak_plan.py` against a server of its own (SQLite, every
+commit on the disk): visits of many kinds, logins and logouts, absences, cut connections,
+frozen readers, crashes. Sessions leave memory after a few idle seconds and come back with
+the next visit. Meanwhile the server is looked at every ten seconds, from outside (/proc)
+and from inside (`benchmarks.probe`, the admin socket); at the end `benchmarks.flatness`
+judges every figure. Exit code 1: something grew, or a promise was broken.
 """
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from benchmarks.flatness import Bound, Verdict, judge
+from benchmarks.harness import CLIENT_CPU, CPUS, ROOT, SERVER_CPU, machine, more_files, pin
+from benchmarks.soak_report import print_soak, write_soak
+from ecan.loadtest import slo
+from ecan.loadtest.live import Live
+from ecan.loadtest.local_server import LocalServer
+from ecan.loadtest.plan import Plan, make_phases
+from ecan.loadtest.plan_file import find_plan
+from ecan.loadtest.run import Options, Runner
+from ecan.admin.client import AsyncClient
+from ecan.testing.client import Client
+
+PLAN = Path(__file__).with_name("soak_plan.py")
+SAMPLES_LEAST, EVERY_S = 45, 10.0
+
+SETTINGS = {
+    "ECAN_HANDLERS": "benchmarks.probe",
+    "ECAN_PASSIVATE_AFTER": "5s",
+    "ECAN_PASSIVATE_DETACHED_AFTER": "2s",
+    "PYTHONPATH": str(ROOT),
+}
+
+MIB = 2**20
+BOUNDS = (
+    Bound(name="resident memory", absolute=2.0, relative=0.02, unit="MiB"),
+    Bound(name="blocks of Python's allocator", absolute=3000, relative=0.01),
+    Bound(name="handles", absolute=3, relative=0.05),
+    Bound(name="tasks", absolute=5, relative=0.05),
+    Bound(name="threads", absolute=2, relative=0.1),
+    Bound(name="sessions", absolute=2, relative=0.01),
+    Bound(name="sockets", absolute=3, relative=0.05),
+    Bound(name="CPU", absolute=1, relative=0.1, unit="%"),
+)
+LATENCY_BOUNDS = (
+    Bound(name="p50", absolute=0.2, relative=0.2, unit="ms"),
+    Bound(name="p99", absolute=5, relative=0.3, unit="ms"),
+)
+SHOWN_ONLY = (
+    Bound(name="sessions in memory", absolute=0, judged=False),
+    Bound(name="data directory", absolute=0, unit="MiB", judged=False),
+)
+"""How many sessions are in memory is chance; the file keeps ledgers and dead letters."""
+
+
+class Watched(Live):
+    """The screen of a load test, which also tells when it began and what each second was."""
+
+    def __init__(self, stream: Any, plan: Plan, every_s: float) -> None:
+        super().__init__(stream, plan, terminal=False)
+        self.began = asyncio.Event()
+        self.rows: list[dict[str, Any]] = []
+        self._every_s = every_s
+
+    def second(self, row: dict[str, Any], sample: dict[str, Any], phase: str) -> None:
+        """A second is over."""
+        self.rows.append(row)
+        self.began.set()
+        if not row["second"] % max(1, round(self._every_s)):
+            super().second(row, sample, phase)
+
+
+class Watcher:
+    """Looks at the server until it is cancelled.
+
+    Attributes:
+        samples: one each time, ``at_s`` from the beginning of the plan.
+    """
+
+    def __init__(self, server: LocalServer, live: Watched, every_s: float) -> None:
+        self.samples: list[dict[str, float]] = []
+        self._server, self._live, self._every_s = server, live, every_s
+        self._cpu: tuple[float, float] | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        server, loop = self._server, asyncio.get_running_loop()
+        async with Client(server.url) as client, AsyncClient(server.admin_socket) as operator:
+            await client.login("load", server.password)
+            await self._live.began.wait()
+            start = loop.time() - 1.0
+            due = start
+            while True:
+                due += self._every_s
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                sample = await self._look(client, operator)
+                self.samples.append({"at_s": round(loop.time() - start, 2), **sample})
+
+    async def _look(self, client: Client, operator: AsyncClient) -> dict[str, float]:
+        vitals = await client.call("bench.vitals")
+        states = (await operator.call("status"))["sessions"]
+        pid = self._server.pid
+        rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        seconds = max(1, round(self._every_s))
+        rows = self._live.rows[-seconds:]
+        return {
+            "resident memory": rss / MIB,
+            "blocks of Python's allocator": vitals["blocks"],
+            "handles": vitals["handles"],
+            "tasks": vitals["tasks"],
+            "threads": vitals["threads"],
+            "sockets": vitals["sockets"],
+            "sessions": sum(states.values()),
+            "sessions in memory": states.get("active", 0),
+            "data directory": _folder_bytes(self._server.folder) / MIB,
+            "CPU": self._share_of_cpu(pid),
+            "p50": _middle(rows, "p50_ms"),
+            "p99": _middle(rows, "p99_ms"),
+        }
+
+    def _share_of_cpu(self, pid: int | None) -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        now = asyncio.get_running_loop().time()
+        last, self._cpu = self._cpu, (now, used)
+        return 0.0 if last is None else (used - last[1]) / (now - last[0]) * 100
+
+
+def _middle(rows: list[dict[str, Any]], key: str) -> float:
+    """Median of the seconds' figures: one bad second is no trend."""
+    values = [row[key] for row in rows if row[key] is not None]
+    return statistics.median(values) if values else 0.0
+
+
+def _folder_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+async def soak(
+    seconds: float,
+    *,
+    rate: float | None = None,
+    plan_ref: Path = PLAN,
+    handlers: str = "",
+    latency: bool = True,
+    pinned: bool = False,
+    stream: Any = sys.stderr,
+) -> dict[str, Any]:
+    """Run it; the result of the load test with ``samples`` and ``verdicts`` added.
+
+    Args:
+        seconds: how long.
+        rate: visits a second.
+        plan_ref: another plan.
+        handlers: more modules with handlers for the server.
+        latency: judge the latencies, too.
+        pinned: the server on one CPU, the load on another.
+        stream: for what is seen meanwhile.
+    """
+    plan = find_plan(str(plan_ref))
+    rate = rate or plan.phases[-1].rate or 1.0
+    users = round(plan.users * rate / (plan.phases[-1].rate or rate))
+    plan = attrs.evolve(plan, phases=make_phases(rate, seconds), users=users)
+    every_s = min(EVERY_S, seconds / SAMPLES_LEAST)
+    environment = {**os.environ, **SETTINGS}
+    if handlers:
+        environment["ECAN_HANDLERS"] += f",{handlers}"
+    more_files()
+    async with LocalServer(environment) as server:
+        if pinned and len(CPUS) > 1:
+            for task in Path(f"/proc/{server.pid}/task").iterdir():
+                pin(int(task.name), SERVER_CPU)
+            pin(0, CLIENT_CPU)
+        live = Watched(stream, plan, every_s)
+        options = Options(
+            plan_ref=str(plan_ref),
+            url=server.url,
+            server=server,
+            admin_socket=server.admin_socket,
+            sign_up=True,
+            objective=slo.parse(plan.slo),
+            max_lag_s=0.1,
+        )
+        runner = Runner(options, live)
+        watcher = Watcher(server, live, every_s)
+        watching = asyncio.create_task(watcher.run())
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, runner.stop)
+        running = asyncio.create_task(runner.run(plan))
+        await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await watching  # it failed: say how
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        result = await running
+        result["facts"]["server_log"] = server.log_tail()
+    samples = [s for s in watcher.samples if s["at_s"] <= seconds]
+    bounds = BOUNDS + tuple(attrs.evolve(b, judged=latency) for b in LATENCY_BOUNDS) + SHOWN_ONLY
+    verdicts = verdict_of(samples, bounds)
+    return {
+        **result,
+        "samples": samples,
+        "verdicts": [attrs.asdict(verdict) for verdict in verdicts],
+        "machine": {**result["machine"], **machine()},
+    }
+
+
+def verdict_of(samples: list[dict[str, float]], bounds: tuple[Bound, ...]) -> list[Verdict]:
+    """Each figure's."""
+    times = [sample["at_s"] for sample in samples]
+    return [judge(times, [sample[bound.name] for sample in samples], bound) for bound in bounds]
+
+
+def grown(result: dict[str, Any]) -> list[str]:
+    """Names of the figures that are not flat."""
+    return [row["name"] for row in result["verdicts"] if row["flat"] is False]
+
+
+def main() -> None:
+    """Soak, print, write, and say how it ended."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--rate", type=float, help="visits a second (50)")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "soak")
+    options = parser.parse_args()
+    result = asyncio.run(soak(options.minutes * 60, rate=options.rate, pinned=True))
+    print_soak(result)
+    for path in write_soak(result, options.out):
+        print(path)
+    sys.exit(1 if grown(result) or not result["verdict"]["ok"] else 0)
+
+
+if __name__ == "__main__":
+    main()
