@@ -194,6 +194,8 @@ class WebSocket(WireBase, ServerConnection):
         self.logger = self.protocol.logger = getLogger("websockets.server")
         if self.connection_lost_waiter.done():  # else it is fed once more
             self.protocol.parser.close()
+            if self.protocol.parser_exc is not None:
+                self.protocol.parser_exc.__traceback__ = None
 
     async def _close(self, code: int, reason: str) -> None:
         # The library waits without limit for a peer that reads nothing to take what is

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from edge_kit import TEXT, Raw
 
 from ecan.testing import Client
 from tests.integration.test_sessions import cell_of, open_session, until
@@ -98,6 +99,26 @@ async def test_a_session_leaves_no_garbage(server, collector_off):
             await client.call("debug.incr", {"key": "n"})
             await client.call("logout")
         await until(lambda: len(server.app.directory) == 0)
+        await asyncio.sleep(0.05)
+
+    await life()
+    garbage()
+    for _ in range(N):
+        await life()
+    assert not garbage()
+
+
+@pytest.mark.each_transport
+async def test_a_lost_connection_leaves_no_garbage(server, collector_off):
+    """The client is gone without a word."""
+
+    async def life() -> None:
+        # Not by the library, whose client keeps cycles of its own.
+        raw = await Raw.connect(server.url)
+        raw.send(TEXT, b'{"id":"1","type":"request","method":"ping"}')
+        await raw.json()
+        raw.writer.transport.abort()
+        await until(lambda: not server.app.gateway.connection_count)
         await asyncio.sleep(0.05)
 
     await life()
