@@ -1,13 +1,13 @@
-"""Half an hour of mixed use of a real server, after which nothing may have grown.
+"""Thirty minutes of everything: does anything grow in a server that is only used?
 
-    python -m benchmarks.soak [--minutes 30] [--rate 50] [--out build/soak]
+    python -m benchmarks.soak [--minutes 30]
 
-`ecan loadtest` plays `benchmarks/soak_plan.py` against a server of its own (SQLite, every
-commit on the disk): visits of many kinds, logins and logouts, absences, cut connections,
-frozen readers, crashes. Sessions leave memory after a few idle seconds and come back with
-the next visit. Meanwhile the server is looked at every ten seconds, from outside (/proc)
-and from inside (`benchmarks.probe`, the admin socket); at the end `benchmarks.flatness`
-judges every figure. Exit code 1: something grew, or a promise was broken.
+`ecan loadtest` plays `benchmarks.soak_plan` against a real server with SQLite: 240 users
+who work, lose connections, stay away, log out and in; requests that crash; sessions that
+leave memory after 4 seconds and come back. Meanwhile memory, handles, threads, tasks,
+sessions and latencies are sampled; at the end all of them must be flat (`benchmarks.flat`
+says what that is), no promise broken and no request failed. Writes ``benchmarks/results/
+soak-….html`` and ``.json``.
 """
 
 from __future__ import annotations
@@ -16,239 +16,235 @@ import argparse
 import asyncio
 import contextlib
 import os
-import signal
-import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from benchmarks.flatness import Bound, Verdict, judge
-from benchmarks.harness import CLIENT_CPU, CPUS, ROOT, SERVER_CPU, machine, more_files, pin
-from benchmarks.soak_report import print_soak, write_soak
-from ecan.loadtest import slo
+from benchmarks.flat import Bound, Verdict, judge
+from benchmarks.harness import table
+from benchmarks.soak_report import write_report
+from ecan.admin.client import AsyncClient
 from ecan.loadtest.live import Live
 from ecan.loadtest.local_server import LocalServer
-from ecan.loadtest.plan import Plan, make_phases
+from ecan.loadtest.plan import make_phases
 from ecan.loadtest.plan_file import find_plan
 from ecan.loadtest.run import Options, Runner
-from ecan.admin.client import AsyncClient
 from ecan.testing.client import Client
 
 PLAN = Path(__file__).with_name("soak_plan.py")
-SAMPLES_LEAST, EVERY_S = 45, 10.0
-
+RESULTS = Path(__file__).parent / "results"
+RATE = 24.0
 SETTINGS = {
     "ECAN_HANDLERS": "benchmarks.probe",
-    "ECAN_PASSIVATE_AFTER": "5s",
-    "ECAN_PASSIVATE_DETACHED_AFTER": "2s",
-    "PYTHONPATH": str(ROOT),
+    "ECAN_PASSIVATE_AFTER": "4",
+    "ECAN_PASSIVATE_DETACHED_AFTER": "3",
 }
+MIB = 2.0**20
 
-MIB = 2**20
-BOUNDS = (
-    Bound(name="resident memory", absolute=2.0, relative=0.02, unit="MiB"),
-    Bound(name="blocks of Python's allocator", absolute=3000, relative=0.01),
-    Bound(name="handles", absolute=3, relative=0.05),
-    Bound(name="tasks", absolute=5, relative=0.05),
-    Bound(name="threads", absolute=2, relative=0.1),
-    Bound(name="sessions", absolute=2, relative=0.01),
-    Bound(name="sockets", absolute=3, relative=0.05),
-    Bound(name="CPU", absolute=1, relative=0.1, unit="%"),
+
+@attrs.frozen
+class Series:
+    """What is watched, and how much more of it is still flat."""
+
+    name: str
+    label: str
+    bound: Bound
+
+
+SERIES = (
+    Series("rss_mib", "resident memory, MiB", Bound(3.0, 0.03)),
+    Series("blocks", "Python's memory blocks", Bound(15_000, 0.03)),
+    Series("handles", "open files", Bound(10, 0.03)),
+    Series("threads", "threads", Bound(4, 0.0)),
+    Series("tasks", "asyncio tasks", Bound(12, 0.05)),
+    Series("awake", "sessions with an actor", Bound(25, 0.10)),
+    Series("sessions", "sessions", Bound(3, 0.01)),
+    Series("p50_ms", "latency p50, ms", Bound(1.0, 0.5)),
+    Series("p99_ms", "latency p99, ms", Bound(15.0, 1.0)),
 )
-LATENCY_BOUNDS = (
-    Bound(name="p50", absolute=0.2, relative=0.2, unit="ms"),
-    Bound(name="p99", absolute=5, relative=0.3, unit="ms"),
-)
-SHOWN_ONLY = (
-    Bound(name="sessions in memory", absolute=0, judged=False),
-    Bound(name="data directory", absolute=0, unit="MiB", judged=False),
-)
-"""How many sessions are in memory is chance; the file keeps ledgers and dead letters."""
+AWAKE = ("starting", "active", "restarting", "passivating")
 
 
-class Watched(Live):
-    """The screen of a load test, which also tells when it began and what each second was."""
+class Progress(Live):
+    """The usual line a second; knows when the plan began."""
 
-    def __init__(self, stream: Any, plan: Plan, every_s: float) -> None:
-        super().__init__(stream, plan, terminal=False)
-        self.began = asyncio.Event()
-        self.rows: list[dict[str, Any]] = []
-        self._every_s = every_s
+    began_mono: float | None = None
 
     def second(self, row: dict[str, Any], sample: dict[str, Any], phase: str) -> None:
-        """A second is over."""
-        self.rows.append(row)
-        self.began.set()
-        if not row["second"] % max(1, round(self._every_s)):
-            super().second(row, sample, phase)
+        if self.began_mono is None:
+            self.began_mono = time.monotonic() - row["second"]
+        super().second(row, sample, phase)
 
 
 class Watcher:
-    """Looks at the server until it is cancelled.
+    """Samples a server.
 
     Attributes:
-        samples: one each time, ``at_s`` from the beginning of the plan.
+        samples: one a row: the moment, and every series but the latencies.
     """
 
-    def __init__(self, server: LocalServer, live: Watched, every_s: float) -> None:
+    def __init__(self, server: LocalServer, every_s: float) -> None:
         self.samples: list[dict[str, float]] = []
-        self._server, self._live, self._every_s = server, live, every_s
-        self._cpu: tuple[float, float] | None = None
+        self._server, self._every_s = server, every_s
 
-    async def run(self) -> None:
+    async def watch(self) -> None:
         """Until cancelled."""
-        server, loop = self._server, asyncio.get_running_loop()
-        async with Client(server.url) as client, AsyncClient(server.admin_socket) as operator:
-            await client.login("load", server.password)
-            await self._live.began.wait()
-            start = loop.time() - 1.0
-            due = start
+        async with (
+            Client(self._server.url) as client,
+            AsyncClient(self._server.admin_socket) as operator,
+        ):
+            await client.login("load", self._server.password)
+            began = time.monotonic()
             while True:
-                due += self._every_s
-                await asyncio.sleep(max(0.0, due - loop.time()))
-                sample = await self._look(client, operator)
-                self.samples.append({"at_s": round(loop.time() - start, 2), **sample})
-
-    async def _look(self, client: Client, operator: AsyncClient) -> dict[str, float]:
-        vitals = await client.call("bench.vitals")
-        states = (await operator.call("status"))["sessions"]
-        pid = self._server.pid
-        rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        seconds = max(1, round(self._every_s))
-        rows = self._live.rows[-seconds:]
-        return {
-            "resident memory": rss / MIB,
-            "blocks of Python's allocator": vitals["blocks"],
-            "handles": vitals["handles"],
-            "tasks": vitals["tasks"],
-            "threads": vitals["threads"],
-            "sockets": vitals["sockets"],
-            "sessions": sum(states.values()),
-            "sessions in memory": states.get("active", 0),
-            "data directory": _folder_bytes(self._server.folder) / MIB,
-            "CPU": self._share_of_cpu(pid),
-            "p50": _middle(rows, "p50_ms"),
-            "p99": _middle(rows, "p99_ms"),
-        }
-
-    def _share_of_cpu(self, pid: int | None) -> float:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        now = asyncio.get_running_loop().time()
-        last, self._cpu = self._cpu, (now, used)
-        return 0.0 if last is None else (used - last[1]) / (now - last[0]) * 100
+                due = began + (len(self.samples) + 1) * self._every_s
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                vitals = await client.call("bench.vitals")
+                status = await operator.call("status")
+                self.samples.append(
+                    {
+                        "mono": time.monotonic(),
+                        **{key: float(vitals[key]) for key in ("blocks", "handles", "tasks")},
+                        "threads": float(_threads(self._server.pid)),
+                        "rss_mib": status["rss_bytes"] / MIB,
+                        "awake": float(sum(status["sessions"][s] for s in AWAKE)),
+                        "sessions": float(sum(status["sessions"].values())),
+                    }
+                )
 
 
-def _middle(rows: list[dict[str, Any]], key: str) -> float:
-    """Median of the seconds' figures: one bad second is no trend."""
-    values = [row[key] for row in rows if row[key] is not None]
-    return statistics.median(values) if values else 0.0
+def _threads(pid: int | None) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
 
 
-def _folder_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size
-    return total
+def with_latencies(
+    samples: list[dict[str, float]],
+    timeline: list[dict[str, Any]],
+    every_s: float,
+    began_mono: float,
+    played_s: float,
+) -> list[dict[str, float]]:
+    """The samples while the plan was played, with the latencies of the seconds before each."""
+    rows = []
+    for sample in samples:
+        sample = {"seconds": sample["mono"] - began_mono, **sample}
+        if not 1.0 <= sample["seconds"] <= played_s + 0.5:
+            continue
+        seconds = [
+            row
+            for row in timeline
+            if sample["seconds"] - max(every_s, 3.0) < row["second"] <= sample["seconds"]
+            and row["p50_ms"] is not None
+        ]
+        if seconds:
+            latencies = {
+                key: sorted(row[key] for row in seconds)[len(seconds) // 2]
+                for key in ("p50_ms", "p99_ms")
+            }
+            rows.append({**sample, **latencies})
+    return rows
 
 
-async def soak(
-    seconds: float,
-    *,
-    rate: float | None = None,
-    plan_ref: Path = PLAN,
-    handlers: str = "",
-    latency: bool = True,
-    pinned: bool = False,
-    stream: Any = sys.stderr,
-) -> dict[str, Any]:
-    """Run it; the result of the load test with ``samples`` and ``verdicts`` added.
-
-    Args:
-        seconds: how long.
-        rate: visits a second.
-        plan_ref: another plan.
-        handlers: more modules with handlers for the server.
-        latency: judge the latencies, too.
-        pinned: the server on one CPU, the load on another.
-        stream: for what is seen meanwhile.
-    """
-    plan = find_plan(str(plan_ref))
-    rate = rate or plan.phases[-1].rate or 1.0
-    users = round(plan.users * rate / (plan.phases[-1].rate or rate))
-    plan = attrs.evolve(plan, phases=make_phases(rate, seconds), users=users)
-    every_s = min(EVERY_S, seconds / SAMPLES_LEAST)
-    environment = {**os.environ, **SETTINGS}
-    if handlers:
-        environment["ECAN_HANDLERS"] += f",{handlers}"
-    more_files()
-    async with LocalServer(environment) as server:
-        if pinned and len(CPUS) > 1:
-            for task in Path(f"/proc/{server.pid}/task").iterdir():
-                pin(int(task.name), SERVER_CPU)
-            pin(0, CLIENT_CPU)
-        live = Watched(stream, plan, every_s)
-        options = Options(
-            plan_ref=str(plan_ref),
-            url=server.url,
-            server=server,
-            admin_socket=server.admin_socket,
-            sign_up=True,
-            objective=slo.parse(plan.slo),
-            max_lag_s=0.1,
-        )
-        runner = Runner(options, live)
-        watcher = Watcher(server, live, every_s)
-        watching = asyncio.create_task(watcher.run())
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, runner.stop)
-        running = asyncio.create_task(runner.run(plan))
-        await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            await watching  # it failed: say how
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        result = await running
-        result["facts"]["server_log"] = server.log_tail()
-    samples = [s for s in watcher.samples if s["at_s"] <= seconds]
-    bounds = BOUNDS + tuple(attrs.evolve(b, judged=latency) for b in LATENCY_BOUNDS) + SHOWN_ONLY
-    verdicts = verdict_of(samples, bounds)
+def judged(samples: list[dict[str, float]]) -> dict[str, Verdict]:
+    """Whether each series is flat."""
+    seconds = [sample["seconds"] for sample in samples]
     return {
-        **result,
-        "samples": samples,
-        "verdicts": [attrs.asdict(verdict) for verdict in verdicts],
-        "machine": {**result["machine"], **machine()},
+        series.name: judge(seconds, [sample[series.name] for sample in samples], series.bound)
+        for series in SERIES
     }
 
 
-def verdict_of(samples: list[dict[str, float]], bounds: tuple[Bound, ...]) -> list[Verdict]:
-    """Each figure's."""
-    times = [sample["at_s"] for sample in samples]
-    return [judge(times, [sample[bound.name] for sample in samples], bound) for bound in bounds]
+async def soak(seconds: float, every_s: float, **environ: str) -> dict[str, Any]:
+    """Play the plan for so long; everything that was found.
+
+    Args:
+        seconds: how long.
+        every_s: between two samples.
+        environ: settings of the server besides `SETTINGS`.
+    """
+    plan = attrs.evolve(find_plan(str(PLAN)), phases=make_phases(RATE, seconds))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ECAN_")}
+    environment["PYTHONPATH"] = str(PLAN.parent.parent)
+    async with LocalServer({**environment, **SETTINGS, **environ}) as server:
+        options = Options(
+            plan_ref=str(PLAN),
+            url=server.url,
+            server=server,
+            account=("load", server.password),
+            max_lag_s=1.0,
+        )
+        watcher = Watcher(server, every_s)
+        watching = asyncio.create_task(watcher.watch())
+        try:
+            progress = Progress(sys.stderr, plan)
+            result = await Runner(options, progress).run(plan)
+            if watching.done():
+                watching.result()
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+    samples = with_latencies(
+        watcher.samples, result["timeline"], every_s, progress.began_mono or 0.0, seconds
+    )
+    verdicts = judged(samples)
+    problems = [f"{name} grows" for name, verdict in verdicts.items() if not verdict.flat]
+    if result["checks"]["total"]:
+        problems.append(f"promises broken: {result['checks']['counts']}")
+    problems += [f"{count} times {code}" for code, count in result["total"]["errors"].items()]
+    if result["checks"]["scenario_errors"]:
+        problems.append(f"the scenario failed: {result['checks']['traceback']}")
+    return {
+        "seconds": seconds,
+        "every_s": every_s,
+        "samples": samples,
+        "verdicts": {name: attrs.asdict(verdict) for name, verdict in verdicts.items()},
+        "problems": problems,
+        "load": result,
+    }
 
 
-def grown(result: dict[str, Any]) -> list[str]:
-    """Names of the figures that are not flat."""
-    return [row["name"] for row in result["verdicts"] if row["flat"] is False]
+def describe(found: dict[str, Any]) -> str:
+    """The table."""
+    load = found["load"]
+    rows = [
+        [
+            series.label,
+            found["samples"][0][series.name],
+            verdict["middle"],
+            verdict["late"],
+            f"{verdict['late'] - verdict['middle']:+.3g}",
+            verdict["allowed"],
+            f"{verdict['per_hour']:+.3g}",
+            "flat" if verdict["flat"] else "GROWS",
+        ]
+        for series in SERIES
+        for verdict in (found["verdicts"][series.name],)
+    ]
+    head = ["", "first", "middle third", "last third", "growth", "allowed", "slope per hour", ""]
+    return (
+        f"{load['total']['sent']} requests in {found['seconds'] / 60:g} minutes, "
+        f"{sum(load['total']['expected'].values())} crashes, "
+        f"{sum(load['connections'].values())} connections lost, "
+        f"{len(found['samples'])} samples\n" + table(head, rows)
+    )
 
 
 def main() -> None:
-    """Soak, print, write, and say how it ended."""
+    """Soak, report, exit with 1 if something grew."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--rate", type=float, help="visits a second (50)")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "soak")
-    options = parser.parse_args()
-    result = asyncio.run(soak(options.minutes * 60, rate=options.rate, pinned=True))
-    print_soak(result)
-    for path in write_soak(result, options.out):
-        print(path)
-    sys.exit(1 if grown(result) or not result["verdict"]["ok"] else 0)
+    minutes = parser.parse_args().minutes
+    seconds = minutes * 60
+    found = asyncio.run(soak(seconds, min(10.0, max(1.0, seconds / 60))))
+    print(describe(found))
+    page, data = write_report(found, RESULTS, [(s.name, s.label) for s in SERIES])
+    print(f"{page}\n{data}")
+    if found["problems"]:
+        print("\n".join(found["problems"]))
+        sys.exit(1)
 
 
 if __name__ == "__main__":
