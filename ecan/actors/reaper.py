@@ -26,6 +26,12 @@ SLICE = 100
 TICK_S = 0.001
 """A timer may fire a tick of the clock early; re-armed for the same time, it would spin."""
 
+COMING_UP = frozenset({State.STARTING, State.RESTARTING})
+"""Active before long: when its incarnation's number is durable, when its back-off is over."""
+
+COMES_UP_S = 1.0
+"""Such a session that is to be passivated is looked at again after this."""
+
 IN_STORE = ""
 """The key of the deadline of all sessions at rest."""
 
@@ -93,6 +99,9 @@ class Reaper:
             when -= self._warn_before_s()
         if cell.state is State.ACTIVE:
             when = min(when, passivates_at_mono(cell, settings))
+        elif cell.state in COMING_UP:
+            again = self._env.clock.mono() + COMES_UP_S
+            when = min(when, max(again, passivates_at_mono(cell, settings)))
         elif cell.state is State.PASSIVATED and not cell.tabs:
             when = min(when, cell.detached_mono + EVICT_AFTER_S)
         self.schedule_at(cell.sid, when)

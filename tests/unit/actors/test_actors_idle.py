@@ -38,6 +38,37 @@ async def test_p13_passivated_when_idle_and_woken_by_a_frame(world: World) -> No
 
 
 @looptime
+async def test_p13_woken_with_a_store_that_takes_its_time_is_passivated_again() -> None:
+    """Its next incarnation begins when its number has landed; idle again, it leaves memory again."""
+    store = KitStore()
+    async with a_world(store=store) as world:
+        tab = await world.open()
+        await asyncio.sleep(901)
+        assert tab.cell.state == "passivated"
+        store.holds = lambda commit: commit.begins
+        request = tab.send("debug.incr", {"key": "n"})
+        await asyncio.sleep(1)
+        assert tab.cell.state == "starting"
+        store.release()
+        await tab.peer.until(lambda: tab.peer.finals(request))
+        await asyncio.sleep(902)
+        assert tab.cell.state == "passivated"
+
+
+@looptime
+async def test_p13_idle_while_it_waits_for_its_restart_is_passivated_after_it() -> None:
+    """Its time to leave memory comes during the back-off: it leaves soon after."""
+    async with a_world(passivate_after_s=0.5) as world:
+        tab = await world.open()
+        for _ in range(3):  # the third back-off is longer than a session stays
+            await tab.request("debug.crash")
+            await world.until(lambda: tab.cell.state == "active")
+        assert tab.cell.restarts == 3
+        await asyncio.sleep(3)
+        assert tab.cell.state == "passivated"
+
+
+@looptime
 async def test_p13_sooner_without_a_tab_and_out_of_memory(world: World) -> None:
     """Without a tab after 180 s; only the store has it; it comes back with state and ledger."""
     tab = await world.open()
