@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import random
 import secrets
 import time
@@ -46,7 +47,7 @@ def delay_s(stream: random.Random, usual_s: float) -> float:
 
 @contextlib.contextmanager
 def seeded(chance: Chance, now: Callable[[], float]) -> Iterator[None]:
-    """Make the standard library's secrets, random numbers and wall time come from the run."""
+    """Make the system's secrets, random numbers and wall time come from the run."""
     core = chance.core
 
     def token_bytes(nbytes: int | None = None) -> bytes:
@@ -65,6 +66,7 @@ def seeded(chance: Chance, now: Callable[[], float]) -> Iterator[None]:
     random.seed(core.getrandbits(64))
     try:
         with (
+            mock.patch.object(os, "urandom", token_bytes),
             mock.patch.object(secrets, "token_bytes", token_bytes),
             mock.patch.object(secrets, "token_hex", token_hex),
             mock.patch.object(secrets, "token_urlsafe", token_urlsafe),
