@@ -38,7 +38,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 async def _run(names: list[str], quick: bool) -> dict[str, Any]:
-    return {name: await BENCHMARKS[name](quick) for name in names}
+    found = {}
+    for name in names:
+        started = time.perf_counter()
+        found[name] = await BENCHMARKS[name](quick)
+        print(f"{name}: {time.perf_counter() - started:.0f} s")
+    return found
 
 
 def main() -> None:

@@ -339,7 +339,7 @@ async def _sessions(server: Server) -> int:
 
 async def run(quick: bool = False) -> dict[str, Any]:
     """Measure, print, return."""
-    counts = (100, 200, 400) if quick else COUNTS
+    counts = (100, 400) if quick else COUNTS
     activations, expiring, start_rounds = (20, 50, 1) if quick else (1000, 2000, 5)
     slice_s, rounds = (0.2, 1) if quick else (1.0, 7)
     rows: dict[int, dict[str, Any]] = {}

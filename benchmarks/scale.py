@@ -244,7 +244,7 @@ def made(count: int, worker: Process) -> Any:
 
 async def run(quick: bool = False) -> dict[str, Any]:
     """Measure, print, return."""
-    counts = (50, 100, 200) if quick else COUNTS
+    counts = (50, 200) if quick else COUNTS
     rounds, slice_, looks, idle = (1, 100, 200, 50) if quick else (9, 4000, 50_000, IDLE_AT_ONCE)
     with contextlib.ExitStack() as stack:
         workers = {count: stack.enter_context(working()) for count in counts}
