@@ -27,7 +27,8 @@ export BUILDAH_FORMAT=docker # OCI has no HEALTHCHECK
 install_packages() {
   local missing=()
   for package in podman runc netavark aardvark-dns iptables catatonit mmdebstrap ca-certificates; do
-    dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+    # Not `dpkg -s`: one that was removed, but not purged, is there for it.
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
   done
   [ ${#missing[@]} -eq 0 ] && return
   echo "installing the system packages ${missing[*]} (for the tests of the image)" >&2
@@ -64,13 +65,16 @@ pull() { timeout 20 podman pull -q "docker.io/library/$1" >/dev/null 2>&1; }
 
 make_debian() {
   have localhost/debian:bookworm-slim && return
-  mmdebstrap -q --variant=minbase \
+  # In a session of its own: when it fails it kills its whole process group, make and pytest too.
+  setsid --wait mmdebstrap -q --variant=minbase --format=tar \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --include=ca-certificates,libssl3,libsqlite3-0,libbz2-1.0,liblzma5,libffi8,libreadline8,libncursesw6,zlib1g,libuuid1,netbase,tzdata,libstdc++6 \
     --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' \
-    bookworm - /etc/apt/sources.list.d/debian.sources 2>>"$state/log" |
-    podman import -q -c 'CMD ["bash"]' - localhost/debian:bookworm-slim >/dev/null
+    bookworm "$state/debian.tar" /etc/apt/sources.list.d/debian.sources 2>"$state/log" ||
+    { cat "$state/log" >&2; exit 1; }
+  podman import -q -c 'CMD ["bash"]' "$state/debian.tar" localhost/debian:bookworm-slim >/dev/null
+  rm "$state/debian.tar"
 }
 
 find_python() {
