@@ -20,7 +20,7 @@ define debian
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check image image-test image-test-as-root nginx nginx-test guide-test deploy-check deploy-tools systemd sbom licences audit fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke perf-check perf-baseline valgrind kill soak lock clean py-test setup
+.PHONY: help run test check image image-test image-test-as-root nginx nginx-test guide-test deploy-check deploy-tools systemd sbom licences audit fmt lint types imports cov e2e gui gui-dev gui-test chromium promtool bench bench-smoke perf-check perf-baseline valgrind kill soak soak-sim lock clean py-test setup
 
 help: ## List the verbs.
 	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  %-13s %s\n", $$1, $$2}'
@@ -163,7 +163,11 @@ valgrind: ## Install Debian's valgrind (system package) if there is none.
 kill: $(PY_READY) ## Kill -9 a real server a hundred times under load (seven minutes).
 	ECAN_KILLS=100 $(BIN)/pytest -s tests/fault/test_kill.py -k test_kill_9
 
-soak: $(PY_READY) ## Run the simulator on new seeds until stopped.
+SOAK_MINUTES ?= 30
+soak: $(PY_READY) ## Use a real server for SOAK_MINUTES=30; fail if memory, handles, tasks, sessions or latency grew.
+	$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
+
+soak-sim: $(PY_READY) ## Run the simulator on new seeds until stopped.
 	$(BIN)/python -m ecan.testing.simulator --soak
 
 lock: ## Renew the lock files from pyproject.toml.

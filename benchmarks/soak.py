@@ -1,18 +1,14 @@
-# To the helper of item 8: I wrote this at 12:40 without having seen your commit, over what you had
-# in this file and had not committed. Sorry. Item 8 is yours: take of soak.py, flat.py, soak_plan.py,
-# soak_report.py, leak.py and `bench.vitals` of probe.py what you like and delete the rest, this note
-# included. I touch none of it from here on (also not make soak, nor its test). The rest of the brief
-# is mine. Your flatness.py came into b3026d5 by my `git add benchmarks`.
-"""Thirty minutes of everything: does anything grow in a server that is only used?
+"""Half an hour of mixed use of a real server, after which nothing may have grown.
 
-    python -m benchmarks.soak [--minutes 30]
+    python -m benchmarks.soak [--minutes 30] [--rate 50] [--out build/soak]
 
-`ecan loadtest` plays `benchmarks.soak_plan` against a real server with SQLite: 240 users
-who work, lose connections, stay away, log out and in; requests that crash; sessions that
-leave memory after 4 seconds and come back. Meanwhile memory, handles, threads, tasks,
-sessions and latencies are sampled; at the end all of them must be flat (`benchmarks.flat`
-says what that is), no promise broken and no request failed. Writes ``benchmarks/results/
-soak-….html`` and ``.json``.
+`ecan loadtest` plays `benchmarks/soak_plan.py` against a server of its own (SQLite, every
+commit on the disk): visits of many kinds, logins and logouts, absences, cut connections,
+frozen readers, crashes. Sessions leave memory after an idle second or two and come back
+with the next visit. Meanwhile the server is looked at every ten seconds, from outside
+(/proc) and from inside (`benchmarks.probe`, the admin socket); at the end
+`benchmarks.flatness` judges every figure. Exit code 1: something grew, or a promise was
+broken. Ctrl-C ends it early and judges what there is.
 """
 
 from __future__ import annotations
@@ -21,235 +17,236 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
+import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from benchmarks.flat import Bound, Verdict, judge
-from benchmarks.harness import table
-from benchmarks.soak_report import write_report
+from benchmarks.flatness import Bound, judge
+from benchmarks.harness import CLIENT_CPU, CPUS, ROOT, SERVER_CPU, machine, more_files, pin
+from benchmarks.soak_report import print_soak, write_soak
 from ecan.admin.client import AsyncClient
+from ecan.loadtest import slo
 from ecan.loadtest.live import Live
 from ecan.loadtest.local_server import LocalServer
-from ecan.loadtest.plan import make_phases
+from ecan.loadtest.plan import Plan, make_phases
 from ecan.loadtest.plan_file import find_plan
 from ecan.loadtest.run import Options, Runner
 from ecan.testing.client import Client
 
 PLAN = Path(__file__).with_name("soak_plan.py")
-RESULTS = Path(__file__).parent / "results"
-RATE = 24.0
+EVERY_S, SAMPLES_LEAST = 10.0, 45
+
 SETTINGS = {
     "ECAN_HANDLERS": "benchmarks.probe",
-    "ECAN_PASSIVATE_AFTER": "4",
-    "ECAN_PASSIVATE_DETACHED_AFTER": "3",
+    "ECAN_PASSIVATE_AFTER": "2s",
+    "ECAN_PASSIVATE_DETACHED_AFTER": "1s",
+    "PYTHONPATH": str(ROOT),
 }
-MIB = 2.0**20
 
-
-@attrs.frozen
-class Series:
-    """What is watched, and how much more of it is still flat."""
-
-    name: str
-    label: str
-    bound: Bound
-
-
-SERIES = (
-    Series("rss_mib", "resident memory, MiB", Bound(3.0, 0.03)),
-    Series("blocks", "Python's memory blocks", Bound(15_000, 0.03)),
-    Series("handles", "open files", Bound(10, 0.03)),
-    Series("threads", "threads", Bound(4, 0.0)),
-    Series("tasks", "asyncio tasks", Bound(12, 0.05)),
-    Series("awake", "sessions with an actor", Bound(25, 0.10)),
-    Series("sessions", "sessions", Bound(3, 0.01)),
-    Series("p50_ms", "latency p50, ms", Bound(1.0, 0.5)),
-    Series("p99_ms", "latency p99, ms", Bound(15.0, 1.0)),
+MIB = 2**20
+BOUNDS = (
+    Bound(name="resident memory", absolute=2.0, relative=0.02, unit="MiB"),
+    Bound(name="blocks of Python's allocator", absolute=5000, relative=0.015),
+    Bound(name="handles", absolute=3, relative=0.05),
+    Bound(name="sockets", absolute=3, relative=0.05),
+    Bound(name="tasks", absolute=5, relative=0.05),
+    Bound(name="threads", absolute=2, relative=0.1),
+    Bound(name="sessions", absolute=2, relative=0.01),
+    Bound(name="sessions in memory", absolute=5, relative=0.1),
 )
-AWAKE = ("starting", "active", "restarting", "passivating")
+TIMES = (
+    Bound(name="p50", absolute=0.3, relative=0.2, unit="ms"),
+    Bound(name="p99", absolute=10, relative=0.3, unit="ms"),
+    Bound(name="CPU", absolute=2, relative=0.15, unit="%"),
+)
+SHOWN_ONLY = (Bound(name="data directory", absolute=0, unit="MiB", judged=False),)
+"""The file keeps ledgers for their time, dead letters and ends: it may grow for a day."""
 
 
-class Progress(Live):
-    """The usual line a second; knows when the plan began."""
+class Watched(Live):
+    """What a load test shows, thinned out; also tells when it began and what each second was."""
 
-    began_mono: float | None = None
+    def __init__(self, stream: Any, plan: Plan, every_s: float) -> None:
+        super().__init__(stream, plan, terminal=False)
+        self.began = asyncio.Event()
+        self.rows: list[dict[str, Any]] = []
+        self._every_s = every_s
 
     def second(self, row: dict[str, Any], sample: dict[str, Any], phase: str) -> None:
-        if self.began_mono is None:
-            self.began_mono = time.monotonic() - row["second"]
-        super().second(row, sample, phase)
+        """A second is over."""
+        self.rows.append(row)
+        self.began.set()
+        if row["second"] % max(1, round(self._every_s)) == 0:
+            super().second(row, sample, phase)
 
 
 class Watcher:
-    """Samples a server.
+    """Looks at the server until it is cancelled.
 
     Attributes:
-        samples: one a row: the moment, and every series but the latencies.
+        samples: one each time, ``at_s`` from the beginning of the plan.
     """
 
-    def __init__(self, server: LocalServer, every_s: float) -> None:
+    def __init__(self, server: LocalServer, live: Watched, every_s: float) -> None:
         self.samples: list[dict[str, float]] = []
-        self._server, self._every_s = server, every_s
+        self._server, self._live, self._every_s = server, live, every_s
+        self._cpu: tuple[float, float] | None = None
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """Until cancelled."""
-        async with (
-            Client(self._server.url) as client,
-            AsyncClient(self._server.admin_socket) as operator,
-        ):
-            await client.login("load", self._server.password)
-            began = time.monotonic()
+        server, loop = self._server, asyncio.get_running_loop()
+        async with Client(server.url) as client, AsyncClient(server.admin_socket) as operator:
+            await client.login("load", server.password)
+            await self._live.began.wait()
+            start = loop.time() - 1.0
+            due = start
             while True:
-                due = began + (len(self.samples) + 1) * self._every_s
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
-                vitals = await client.call("bench.vitals")
-                status = await operator.call("status")
-                self.samples.append(
-                    {
-                        "mono": time.monotonic(),
-                        **{key: float(vitals[key]) for key in ("blocks", "handles", "tasks")},
-                        "threads": float(_threads(self._server.pid)),
-                        "rss_mib": status["rss_bytes"] / MIB,
-                        "awake": float(sum(status["sessions"][s] for s in AWAKE)),
-                        "sessions": float(sum(status["sessions"].values())),
-                    }
-                )
+                due += self._every_s
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                sample = await self._look(client, operator)
+                self.samples.append({"at_s": round(loop.time() - start, 2), **sample})
+
+    async def _look(self, client: Client, operator: AsyncClient) -> dict[str, float]:
+        vitals = await client.call("bench.vitals")
+        states = (await operator.call("status"))["sessions"]
+        pid = self._server.pid
+        rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        rows = self._live.rows[-max(1, round(self._every_s)) :]
+        return {
+            "resident memory": rss / MIB,
+            "blocks of Python's allocator": vitals["blocks"],
+            "handles": vitals["handles"],
+            "sockets": vitals["sockets"],
+            "tasks": vitals["tasks"],
+            "threads": vitals["threads"],
+            "sessions": sum(states.values()),
+            "sessions in memory": sum(states.values()) - states["passivated"],
+            "data directory": _folder_bytes(self._server.folder) / MIB,
+            "p50": _middle(rows, "p50_ms"),
+            "p99": _middle(rows, "p99_ms"),
+            "CPU": self._share_of_cpu(pid),
+        }
+
+    def _share_of_cpu(self, pid: int | None) -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        now = asyncio.get_running_loop().time()
+        last, self._cpu = self._cpu, (now, used)
+        return 0.0 if last is None else (used - last[1]) / (now - last[0]) * 100
 
 
-def _threads(pid: int | None) -> int:
-    return len(os.listdir(f"/proc/{pid}/task"))
+def _middle(rows: list[dict[str, Any]], key: str) -> float:
+    """Median of the seconds' figures: one bad second is no trend."""
+    values = [row[key] for row in rows if row[key] is not None]
+    return statistics.median(values) if values else 0.0
 
 
-def with_latencies(
-    samples: list[dict[str, float]],
-    timeline: list[dict[str, Any]],
-    every_s: float,
-    began_mono: float,
-    played_s: float,
-) -> list[dict[str, float]]:
-    """The samples while the plan was played, with the latencies of the seconds before each."""
-    rows = []
-    for sample in samples:
-        sample = {"seconds": sample["mono"] - began_mono, **sample}
-        if not 1.0 <= sample["seconds"] <= played_s + 0.5:
-            continue
-        seconds = [
-            row
-            for row in timeline
-            if sample["seconds"] - max(every_s, 3.0) < row["second"] <= sample["seconds"]
-            and row["p50_ms"] is not None
-        ]
-        if seconds:
-            latencies = {
-                key: sorted(row[key] for row in seconds)[len(seconds) // 2]
-                for key in ("p50_ms", "p99_ms")
-            }
-            rows.append({**sample, **latencies})
-    return rows
+def _folder_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
-def judged(samples: list[dict[str, float]]) -> dict[str, Verdict]:
-    """Whether each series is flat."""
-    seconds = [sample["seconds"] for sample in samples]
-    return {
-        series.name: judge(seconds, [sample[series.name] for sample in samples], series.bound)
-        for series in SERIES
-    }
-
-
-async def soak(seconds: float, every_s: float, **environ: str) -> dict[str, Any]:
-    """Play the plan for so long; everything that was found.
+async def soak(
+    seconds: float,
+    *,
+    rate: float | None = None,
+    plan_ref: Path = PLAN,
+    handlers: str = "",
+    judge_times: bool = True,
+    pinned: bool = False,
+    stream: Any = sys.stderr,
+) -> dict[str, Any]:
+    """Run it; the result of the load test with ``samples`` and ``verdicts`` added.
 
     Args:
         seconds: how long.
-        every_s: between two samples.
-        environ: settings of the server besides `SETTINGS`.
+        rate: visits a second; there are as many more or fewer users.
+        plan_ref: another plan.
+        handlers: more modules with handlers for the server.
+        judge_times: latencies and CPU, too.
+        pinned: the server on one CPU, the load on another.
+        stream: for what is seen meanwhile.
     """
-    plan = attrs.evolve(find_plan(str(PLAN)), phases=make_phases(RATE, seconds))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ECAN_")}
-    environment["PYTHONPATH"] = str(PLAN.parent.parent)
-    async with LocalServer({**environment, **SETTINGS, **environ}) as server:
+    plan = find_plan(str(plan_ref))
+    usual = plan.phases[-1].rate or 1.0
+    rate = rate or usual
+    users = round(plan.users * rate / usual)
+    plan = attrs.evolve(plan, phases=make_phases(rate, seconds), users=users)
+    every_s = min(EVERY_S, seconds / SAMPLES_LEAST)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ECAN_")} | SETTINGS
+    if handlers:
+        environment["ECAN_HANDLERS"] += f",{handlers}"
+    more_files()
+    async with LocalServer(environment) as server:
+        if pinned and len(CPUS) > 1:
+            for thread in Path(f"/proc/{server.pid}/task").iterdir():
+                pin(int(thread.name), SERVER_CPU)
+            pin(0, CLIENT_CPU)
+        live = Watched(stream, plan, every_s)
         options = Options(
-            plan_ref=str(PLAN),
+            plan_ref=str(plan_ref),
             url=server.url,
             server=server,
-            account=("load", server.password),
-            max_lag_s=1.0,
+            sign_up=True,
+            objective=slo.parse(plan.slo),
+            max_lag_s=1.0,  # what is judged is growth, and the generator shares a busy machine
         )
-        watcher = Watcher(server, every_s)
-        watching = asyncio.create_task(watcher.watch())
-        try:
-            progress = Progress(sys.stderr, plan)
-            result = await Runner(options, progress).run(plan)
-            if watching.done():
-                watching.result()
-        finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
-    samples = with_latencies(
-        watcher.samples, result["timeline"], every_s, progress.began_mono or 0.0, seconds
-    )
-    verdicts = judged(samples)
-    problems = [f"{name} grows" for name, verdict in verdicts.items() if not verdict.flat]
-    if result["checks"]["total"]:
-        problems.append(f"promises broken: {result['checks']['counts']}")
-    problems += [f"{count} times {code}" for code, count in result["total"]["errors"].items()]
-    if result["checks"]["scenario_errors"]:
-        problems.append(f"the scenario failed: {result['checks']['traceback']}")
+        watcher = Watcher(server, live, every_s)
+        result = await _run_watched(Runner(options, live), plan, watcher)
+        result["facts"]["server_log"] = server.log_tail()
+    samples = [sample for sample in watcher.samples if sample["at_s"] <= seconds]
+    bounds = BOUNDS + tuple(attrs.evolve(b, judged=judge_times) for b in TIMES) + SHOWN_ONLY
+    times = [sample["at_s"] for sample in samples]
+    verdicts = [judge(times, [s[bound.name] for s in samples], bound) for bound in bounds]
     return {
-        "seconds": seconds,
-        "every_s": every_s,
+        **result,
         "samples": samples,
-        "verdicts": {name: attrs.asdict(verdict) for name, verdict in verdicts.items()},
-        "problems": problems,
-        "load": result,
+        "verdicts": [attrs.asdict(verdict) for verdict in verdicts],
+        "machine": {**result["machine"], **machine()},
     }
 
 
-def describe(found: dict[str, Any]) -> str:
-    """The table."""
-    load = found["load"]
-    rows = [
-        [
-            series.label,
-            found["samples"][0][series.name],
-            verdict["middle"],
-            verdict["late"],
-            f"{verdict['late'] - verdict['middle']:+.3g}",
-            verdict["allowed"],
-            f"{verdict['per_hour']:+.3g}",
-            "flat" if verdict["flat"] else "GROWS",
-        ]
-        for series in SERIES
-        for verdict in (found["verdicts"][series.name],)
-    ]
-    head = ["", "first", "middle third", "last third", "growth", "allowed", "slope per hour", ""]
-    return (
-        f"{load['total']['sent']} requests in {found['seconds'] / 60:g} minutes, "
-        f"{sum(load['total']['expected'].values())} crashes, "
-        f"{sum(load['connections'].values())} connections lost, "
-        f"{len(found['samples'])} samples\n" + table(head, rows)
-    )
+async def _run_watched(runner: Runner, plan: Plan, watcher: Watcher) -> dict[str, Any]:
+    """The run's result; a watcher that fails ends it."""
+    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, runner.stop)
+    running = asyncio.create_task(runner.run(plan))
+    watching = asyncio.create_task(watcher.run())
+    try:
+        await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+        return await running
+    finally:
+        for task in (running, watching):
+            task.cancel()
+        await asyncio.gather(running, watching, return_exceptions=True)
+
+
+def grown(result: dict[str, Any]) -> list[str]:
+    """Names of the figures that are not flat."""
+    return [row["name"] for row in result["verdicts"] if row["flat"] is False]
 
 
 def main() -> None:
-    """Soak, report, exit with 1 if something grew."""
+    """Soak, print, write, and say how it ended."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    minutes = parser.parse_args().minutes
-    seconds = minutes * 60
-    found = asyncio.run(soak(seconds, min(10.0, max(1.0, seconds / 60))))
-    print(describe(found))
-    page, data = write_report(found, RESULTS, [(s.name, s.label) for s in SERIES])
-    print(f"{page}\n{data}")
-    if found["problems"]:
-        print("\n".join(found["problems"]))
-        sys.exit(1)
+    parser.add_argument("--rate", type=float, help="visits a second (50)")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "soak")
+    options = parser.parse_args()
+    result = asyncio.run(soak(options.minutes * 60, rate=options.rate, pinned=True))
+    print_soak(result)
+    for path in write_soak(result, options.out):
+        print(path)
+    sys.exit(1 if grown(result) or not result["verdict"]["ok"] else 0)
 
 
 if __name__ == "__main__":
