@@ -143,6 +143,7 @@ class SqliteStore:
             connection = open_database(self._path, "sessions", vfs=self._vfs)
             tables = Tables(connection)
             self._begin(connection, tables)
+            writer = Writer(connection, tables, self._path, self._vfs)
         except BaseException as error:
             if connection is not None:
                 with contextlib.suppress(apsw.Error):  # of a broken disk; it is closed
@@ -151,7 +152,7 @@ class SqliteStore:
             if isinstance(error, apsw.Error):
                 raise cannot_open(self._path, error) from error
             raise
-        return Writer(connection, tables, self._path), existed
+        return writer, existed
 
     def _begin(self, connection: apsw.Connection, tables: Tables) -> None:
         if not tables.meta.is_ours():

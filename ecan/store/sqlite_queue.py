@@ -192,6 +192,7 @@ class GroupQueue:
         outcomes, wrote = self._writer.run([job.work for job in batch])
         took_s = time.perf_counter() - started
         self._loop.call_soon_threadsafe(self._written, batch, outcomes, wrote, took_s)
+        self._writer.rest()
 
     def _written(self, batch: list[_Job], outcomes: list[Any], wrote: bool, took_s: float) -> None:
         self._observer.batch_written(len(batch), took_s)

@@ -15,6 +15,7 @@ import apsw
 from ecan.errors import StoreError, StoreUnavailableError
 from ecan.store.base import Commit
 from ecan.store.sqlite_commits import CommitGroup
+from ecan.store.sqlite_journal import Journal
 from ecan.store.sqlite_work import Load, Put, Read, Tables, Work, Writes
 
 if TYPE_CHECKING:
@@ -39,13 +40,17 @@ class Writer:
     Args:
         connection: belongs to the thread that calls.
         tables: of the same connection.
-        path: for messages.
+        path: of the file.
+        vfs: of SQLite, by name; None: the default one.
     """
 
-    def __init__(self, connection: apsw.Connection, tables: Tables, path: Path) -> None:
+    def __init__(
+        self, connection: apsw.Connection, tables: Tables, path: Path, vfs: str | None = None
+    ) -> None:
         self._connection = connection
         self._tables = tables
         self._path = path
+        self._journal = Journal(connection, path, vfs)
 
     def run(self, batch: Sequence[Work]) -> tuple[list[Any], bool]:
         """Do the work in order and make it durable.
@@ -67,6 +72,10 @@ class Writer:
             return self._fail(batch, error), False
         return outcomes, self._connection.total_changes() > before
 
+    def rest(self) -> None:
+        """Between two batches, when whoever waited for the last one has been told."""
+        self._journal.tend()
+
     def close(self, *, clean: bool) -> None:
         """Move the journal into the file and let go.
 
@@ -78,6 +87,7 @@ class Writer:
         """
         try:
             try:
+                self._journal.close()
                 self._rollback()
                 if clean:
                     self._tables.meta.end()
@@ -93,6 +103,8 @@ class Writer:
         writes = any(isinstance(work, Writes) for work in batch)
         try:
             self._rollback()  # if that failed the last time
+            if writes:
+                self._journal.check_room()
             self._connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             outcomes = apply(batch)
             self._connection.execute("COMMIT")

@@ -66,6 +66,7 @@ async def crash(store):
     connection = store._writer._connection
 
     def drop():
+        store._writer._journal.close()
         # Without the checkpoint that closing the last connection makes.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.close()
