@@ -189,9 +189,10 @@ class Counted:
             if b'"status":"success"' not in wire.transport.last:
                 raise RuntimeError(wire.transport.last.decode("utf-8", "replace"))
 
-    async def sections(self) -> None:
+    async def sections(self, others: int) -> None:
         """Everything that is counted, each between two marks."""
         await self.open_sessions(SESSIONS)
+        await self.open_sessions(others)
         self.wires = [await self.connect() for _ in range(SESSIONS)]
         reference(WARM_UP)
         gc.collect()
@@ -218,7 +219,7 @@ class Counted:
         os.ctermid()
 
 
-async def _workload(folder: str) -> None:
+async def _workload(folder: str, others: int) -> None:
     from ecan.app import App
     from ecan.config import Settings
     from ecan.config.parsers import RateLimit
@@ -237,15 +238,19 @@ async def _workload(folder: str) -> None:
     }
     app = App(Settings(**settings))
     await app.start()
-    await Counted(app).sections()
+    await Counted(app).sections(others)
     os._exit(0)  # the end of the server is nobody's business here, and slow under valgrind
 
 
 # -- outside -------------------------------------------------------------------------------
 
 
-def count() -> dict[str, float]:
-    """Instructions of one of each, in the order of `SECTIONS`."""
+def count(others: int = 0) -> dict[str, float]:
+    """Instructions of one of each, in the order of `SECTIONS`.
+
+    Args:
+        others: sessions that are in memory besides.
+    """
     with tempfile.TemporaryDirectory(prefix="ecan-bench-") as folder:
         out = Path(folder) / "out"
         process = subprocess.run(
@@ -260,6 +265,8 @@ def count() -> dict[str, float]:
                 "benchmarks.instructions",
                 "--workload",
                 folder,
+                "--others",
+                str(others),
             ],
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": "0"},
@@ -338,15 +345,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail if something became worse")
     parser.add_argument("--baseline", action="store_true", help="keep the counts as the baseline")
+    parser.add_argument("--others", type=int, default=0, help="more sessions in memory")
     parser.add_argument("--workload", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.workload:
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_workload(options.workload))
+            runner.run(_workload(options.workload, options.others))
         return
-    found = count()
+    found = count(options.others)
     text, worse = check(found, read_baselines())
     print(text)
     if options.baseline:

@@ -129,14 +129,14 @@ class Worker:
     async def reap(self, becoming: str, count: int) -> dict[str, float]:
         """So many become idle at once: passivated, or closed."""
         reaper = self._app.sessions._supervisor._reaper
-        mono = self._app.clock.mono()
         cells = [c for c in self._app.directory if c.state == "active" and c.actor is not None]
         for connection in self._connections:
             connection.lost()
         self._connections = []
-        await asyncio.sleep(0)
+        await asyncio.sleep(len(cells) / 20_000)  # until that has been taken note of
         chosen = self._random.sample(cells, min(count, len(cells)))
-        gone = mono - LONG_AGO_S[becoming]
+        gone = self._app.clock.mono() - LONG_AGO_S[becoming]
+        gc.collect(0)
         for cell in chosen:
             cell.last_active_mono = cell.detached_mono = gone
             reaper.schedule(cell)
@@ -250,7 +250,6 @@ async def run(quick: bool = False) -> dict[str, Any]:
         workers = {count: stack.enter_context(working()) for count in counts}
         creations = {count: made(count, worker) for count, worker in workers.items()}
         asked = requests(workers, rounds, slice_)
-        looked = {count: worker("directory", looks=looks) for count, worker in workers.items()}
         reaped = {
             becoming: {
                 count: worker("reap", becoming=becoming, count=min(idle, count // 3))
@@ -258,6 +257,7 @@ async def run(quick: bool = False) -> dict[str, Any]:
             }
             for becoming in LONG_AGO_S
         }
+        looked = {count: worker("directory", looks=looks) for count, worker in workers.items()}
     result = {
         "counts": list(counts),
         "creation": {str(k): v for k, v in creations.items()},
