@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import apsw
 
     from ecan.errors import StoreError
-    from ecan.store.base import TokenRow
+    from ecan.store.base import Facts, LedgerRow, PushRow, TokenRow
     from ecan.store.sqlite_work import Tables
 
 PUSH_SLACK = 64
@@ -135,68 +135,14 @@ class CommitGroup:
         rows: list[tuple[Any, ...]] = self._connection.executemany(
             _UPDATE, [_session_change(sid, changes) for sid, changes in commits.items()]
         ).fetchall()
-        present = {row[0]: commits[row[0]] for row in rows}
-        self._write_slots(present)
-        self._write_tokens(present)
-        self._write_facts(present)
-        self._write_answers(present, rows)
-        self._write_pushes(present, rows)
-        self._write_replies(present, rows)
-
-    def _write_slots(self, commits: dict[str, list[Commit]]) -> None:
-        slots = {
-            (sid, name): data
-            for sid, changes in commits.items()
-            for commit in changes
-            for name, data in commit.slots.items()
-        }
-        gone = [key for key, data in slots.items() if data is None]
-        kept = [(*key, data) for key, data in slots.items() if data is not None]
-        self._connection.executemany("DELETE FROM slots WHERE sid = ? AND name = ?", gone)
-        self._connection.executemany(PUT_SLOT, kept)
-
-    def _write_tokens(self, commits: dict[str, list[Commit]]) -> None:
-        tokens: dict[str, tuple[TokenRow, ...]] = {
-            sid: commit.tokens
-            for sid, changes in commits.items()
-            for commit in changes
-            if commit.tokens is not None
-        }
-        rows = [row for sid, given in tokens.items() for row in token_rows(sid, given)]
-        self._connection.executemany("DELETE FROM tokens WHERE sid = ?", [(sid,) for sid in tokens])
-        self._connection.executemany(PUT_TOKEN, rows)
-
-    def _write_facts(self, commits: dict[str, list[Commit]]) -> None:
-        facts = {
-            sid: commit.facts
-            for sid, changes in commits.items()
-            for commit in changes
-            if commit.facts is not None
-        }
-        self._connection.executemany(
-            _FACTS,
-            [
-                (
-                    fact.last_active_at,
-                    fact.keep_until_at,
-                    fact.restarts,
-                    int(fact.failed),
-                    sid,
-                    held_until(fact),
-                )
-                for sid, fact in facts.items()
-            ],
-        )
-
-    def _write_answers(self, commits: dict[str, list[Commit]], rows: list[tuple[Any, ...]]) -> None:
-        ledger: list[tuple[Any, ...]] = []
-        for sid, _, answers, _, _ in rows:
-            given = [commit.answer for commit in commits[sid] if commit.answer is not None]
-            ledger += ledger_rows(sid, given, answers - len(given) + 1)
-        self._connection.executemany(PUT_ANSWER, ledger)
-        for sid, _, answers, trimmed, _ in rows:
-            if answers - trimmed > MAX_LEDGER_ROWS + LEDGER_SLACK:
-                self._trim(sid, answers - MAX_LEDGER_ROWS)
+        found = _Rows()
+        for row in rows:
+            found.add(row, commits[row[0]])
+        for sql, values in found.by_statement():
+            if values:
+                self._connection.executemany(sql, values)
+        for trim in found.trims:
+            self._trim(*trim)
 
     def _trim(self, sid: str, last: int) -> None:
         """Of the answers up to that one only the hashes of their ids stay."""
@@ -207,29 +153,74 @@ class CommitGroup:
         self._connection.executemany(PUT_USED, used)
         self._connection.execute("UPDATE sessions SET trimmed = ? WHERE sid = ?", (last, sid))
 
-    def _write_pushes(self, commits: dict[str, list[Commit]], rows: list[tuple[Any, ...]]) -> None:
-        pushes = [
-            (sid, push.seq, push.frame)
-            for sid, changes in commits.items()
-            for commit in changes
-            for push in commit.pushes
-        ]
-        due = {sid for sid, seq, _ in pushes if seq % PUSH_SLACK == 0}
-        old = [(row[0], row[1] - MAX_PUSH_ROWS) for row in rows if row[0] in due]
-        self._connection.executemany(PUT_PUSH, pushes)
-        self._connection.executemany("DELETE FROM pushes WHERE sid = ? AND seq <= ?", old)
 
-    def _write_replies(self, commits: dict[str, list[Commit]], rows: list[tuple[Any, ...]]) -> None:
-        kept: list[tuple[Any, ...]] = []
-        gone: list[tuple[str, int]] = []
-        for sid, _, _, _, count in rows:
-            given, handed_out = _replies(commits[sid])
-            if given or handed_out:
-                oldest = len(given) if handed_out else MAX_REPLY_ROWS
-                gone.append((sid, count - min(oldest, MAX_REPLY_ROWS)))
-                kept += reply_rows(sid, given, count - len(given) + 1)
-        self._connection.executemany(PUT_REPLY, kept)
-        self._connection.executemany("DELETE FROM replies WHERE sid = ? AND n <= ?", gone)
+class _Rows:
+    """What a batch writes, by statement: gathered in one walk, for it costs what SQLite costs."""
+
+    def __init__(self) -> None:
+        self.slots: dict[tuple[str, str], bytes | None] = {}
+        self.tokens: dict[str, tuple[TokenRow, ...]] = {}
+        self.facts: dict[str, Facts] = {}
+        self.ledger: list[tuple[Any, ...]] = []
+        self.trims: list[tuple[str, int]] = []
+        self.pushes: list[tuple[str, int, bytes]] = []
+        self.old_pushes: list[tuple[str, int]] = []
+        self.replies: list[tuple[Any, ...]] = []
+        self.old_replies: list[tuple[str, int]] = []
+
+    def add(self, row: tuple[Any, ...], commits: Sequence[Commit]) -> None:
+        """All commits of a session; the row is what `_UPDATE` returned."""
+        sid, seq, answers, trimmed, replies = row
+        given: list[LedgerRow] = []
+        pushes: list[PushRow] = []
+        with_replies = False
+        for commit in commits:
+            for name, data in commit.slots.items():
+                self.slots[sid, name] = data
+            if commit.answer is not None:
+                given.append(commit.answer)
+            pushes += commit.pushes
+            with_replies |= commit.handed_out or bool(commit.replies)
+            if commit.tokens is not None:
+                self.tokens[sid] = commit.tokens
+            if commit.facts is not None:
+                self.facts[sid] = commit.facts
+        if given:
+            self.ledger += ledger_rows(sid, given, answers - len(given) + 1)
+            if answers - trimmed > MAX_LEDGER_ROWS + LEDGER_SLACK:
+                self.trims.append((sid, answers - MAX_LEDGER_ROWS))
+        if pushes:
+            self._add_pushes(sid, pushes, seq)
+        if with_replies:
+            self._add_replies(sid, commits, replies)
+
+    def _add_pushes(self, sid: str, pushes: Sequence[PushRow], seq: int) -> None:
+        self.pushes += [(sid, push.seq, push.frame) for push in pushes]
+        if any(push.seq % PUSH_SLACK == 0 for push in pushes):
+            self.old_pushes.append((sid, seq - MAX_PUSH_ROWS))
+
+    def _add_replies(self, sid: str, commits: Sequence[Commit], last: int) -> None:
+        kept, handed_out = _replies(commits)
+        oldest = len(kept) if handed_out else MAX_REPLY_ROWS
+        self.old_replies.append((sid, last - min(oldest, MAX_REPLY_ROWS)))
+        self.replies += reply_rows(sid, kept, last - len(kept) + 1)
+
+    def by_statement(self) -> Iterable[tuple[str, list[Any]]]:
+        """Statements in the order they are to be executed, each with all its values."""
+        gone = [key for key, data in self.slots.items() if data is None]
+        yield "DELETE FROM slots WHERE sid = ? AND name = ?", gone
+        yield PUT_SLOT, [(*key, data) for key, data in self.slots.items() if data is not None]
+        yield "DELETE FROM tokens WHERE sid = ?", [(sid,) for sid in self.tokens]
+        yield (
+            PUT_TOKEN,
+            [row for sid, given in self.tokens.items() for row in token_rows(sid, given)],
+        )
+        yield _FACTS, [_facts_change(sid, facts) for sid, facts in self.facts.items()]
+        yield PUT_ANSWER, self.ledger
+        yield PUT_PUSH, self.pushes
+        yield "DELETE FROM pushes WHERE sid = ? AND seq <= ?", self.old_pushes
+        yield PUT_REPLY, self.replies
+        yield "DELETE FROM replies WHERE sid = ? AND n <= ?", self.old_replies
 
 
 def _question(sid: str, request_id: str) -> tuple[str, str, int]:
@@ -248,7 +239,23 @@ def _replies(commits: Sequence[Commit]) -> tuple[list[Any], bool]:
     return given, handed_out
 
 
+def _facts_change(sid: str, facts: Facts) -> tuple[Any, ...]:
+    return (
+        facts.last_active_at,
+        facts.keep_until_at,
+        facts.restarts,
+        int(facts.failed),
+        sid,
+        held_until(facts),
+    )
+
+
 def _session_change(sid: str, commits: Sequence[Commit]) -> tuple[Any, ...]:
+    if len(commits) == 1:  # nearly always; each has its cost at thousands a second
+        (commit,) = commits
+        seq = commit.pushes[-1].seq if commit.pushes else None
+        answers = 0 if commit.answer is None else 1
+        return commit.incarnation, seq, answers, len(commit.replies), sid
     seqs = [commit.pushes[-1].seq for commit in commits if commit.pushes]
     answers = sum(commit.answer is not None for commit in commits)
     replies = len(_replies(commits)[0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import attrs
 import orjson
 
@@ -33,8 +34,6 @@ from ecan.store.base import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import apsw
-
     from ecan.store.sqlite_meta import Meta
 
 PUT_SLOT = "INSERT OR REPLACE INTO slots VALUES (?, ?, ?)"
@@ -49,6 +48,11 @@ _FACTS = tuple(field.name for field in attrs.fields(Facts))
 _ROW = (
     "sid", "key", "user", "created_at", "incarnation", "epoch", "generation", *_FACTS,
 )  # fmt: skip
+_PUT_SESSION = (
+    "INSERT INTO sessions (sid, key, user, user_id, created_at, incarnation, epoch, generation,"
+    " last_active_at, keep_until_at, restarts, failed, held_until, seq, answers, replies)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _SELECT_ROW = f"SELECT {', '.join(_ROW)} FROM sessions"  # noqa: S608 - our own names
 
 
@@ -61,38 +65,52 @@ class Sessions:
 
     def put(self, snapshot: Snapshot) -> None:
         """Store the session as it is in the snapshot, whatever was there."""
-        row, sid = snapshot.row, snapshot.row.sid
-        self._remove(sid)
+        try:
+            self._put(snapshot)
+        except apsw.ConstraintError:  # there is one, or the values are wrong, then it raises again
+            self._remove(snapshot.row.sid)
+            self._put(snapshot)
+
+    def _put(self, snapshot: Snapshot) -> None:
+        row, facts, sid = snapshot.row, snapshot.row.facts, snapshot.row.sid
         ledger = snapshot.ledger[-MAX_LEDGER_ROWS:]
+        replies = snapshot.replies[-MAX_REPLY_ROWS:]
+        self._connection.execute(
+            _PUT_SESSION,
+            (
+                sid,
+                row.key,
+                orjson.dumps(row.user).decode(),
+                row.user["user_id"],
+                row.created_at,
+                row.incarnation,
+                row.epoch,
+                self._meta.generation,
+                facts.last_active_at,
+                facts.keep_until_at,
+                facts.restarts,
+                int(facts.failed),
+                held_until(facts),
+                snapshot.seq,
+                len(ledger),
+                len(replies),
+            ),
+        )
+        many = self._connection.executemany
+        many(PUT_TOKEN, token_rows(sid, snapshot.tokens))
+        if snapshot.slots:
+            many(PUT_SLOT, [(sid, name, data) for name, data in snapshot.slots.items()])
+        if ledger:
+            many(PUT_ANSWER, ledger_rows(sid, ledger, 1))
         forgotten = [id_hash(answer.request_id) for answer in snapshot.ledger[:-MAX_LEDGER_ROWS]]
         used = (*snapshot.used, *forgotten)
-        replies = snapshot.replies[-MAX_REPLY_ROWS:]
-        pushes = snapshot.pushes[-MAX_PUSH_ROWS:]
-        values = {
-            "sid": sid,
-            "key": row.key,
-            "user": orjson.dumps(row.user).decode(),
-            "user_id": row.user["user_id"],
-            "created_at": row.created_at,
-            "incarnation": row.incarnation,
-            "epoch": row.epoch,
-            "generation": self._meta.generation,
-            **attrs.asdict(row.facts),
-            "failed": int(row.facts.failed),
-            "held_until": held_until(row.facts),
-            "seq": snapshot.seq,
-            "answers": len(ledger),
-            "replies": len(replies),
-        }
-        columns, places = ", ".join(values), ", ".join(f":{name}" for name in values)
-        self._connection.execute(f"INSERT INTO sessions ({columns}) VALUES ({places})", values)  # noqa: S608 - our own names
-        many = self._connection.executemany
-        many(PUT_SLOT, [(sid, name, data) for name, data in snapshot.slots.items()])
-        many(PUT_TOKEN, token_rows(sid, snapshot.tokens))
-        many(PUT_ANSWER, ledger_rows(sid, ledger, 1))
-        many(PUT_USED, [(sid, used_hash, n - len(used)) for n, used_hash in enumerate(used, 1)])
-        many(PUT_PUSH, [(sid, push.seq, push.frame) for push in pushes])
-        many(PUT_REPLY, reply_rows(sid, replies, 1))
+        if used:
+            many(PUT_USED, [(sid, used_hash, n - len(used)) for n, used_hash in enumerate(used, 1)])
+        if snapshot.pushes:
+            pushes = snapshot.pushes[-MAX_PUSH_ROWS:]
+            many(PUT_PUSH, [(sid, push.seq, push.frame) for push in pushes])
+        if replies:
+            many(PUT_REPLY, reply_rows(sid, replies, 1))
 
     def delete(self, sid: str, reason: str) -> bool:
         """See `SessionStore.delete`."""

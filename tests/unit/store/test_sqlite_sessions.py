@@ -338,3 +338,22 @@ async def test_no_acknowledged_commit_is_missing_after_kill_9(path):
         assert seqs == list(range(max(1, loaded.seq - 999), loaded.seq + 1))
         assert loaded.ledger[-1].request_id == f"r{loaded.seq}"
         assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_session_that_is_put_again_is_as_it_is_put(path):
+    """Nothing of what was there before stays, in the same batch neither."""
+    async with opened(path) as store:
+        await store.create(
+            snapshot(slots={"a": b"1"}, tokens=(TokenRow(digest=b"t", expires_at=9.0),))
+        )
+        await store.commit(change(1))
+        again = snapshot(slots={"b": b"2"})
+        await asyncio.gather(store.commit(change(2)), store.create(again), store.commit(change(1)))
+        loaded = await store.load("s1")
+        assert loaded.slots == {"b": b"2", "n": b"1"}
+        assert loaded.tokens == ()
+        assert [entry.request_id for entry in loaded.ledger] == ["r1"]
+        broken = snapshot(slots={"b": None})
+        with pytest.raises(StoreError, match="Put refused"):
+            await store.create(broken)
+        assert await store.load("s1") == loaded
