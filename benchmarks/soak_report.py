@@ -15,7 +15,7 @@ from ecan.loadtest.figures import percentile_chart, time_charts
 from ecan.loadtest.style import page
 from ecan.loadtest.summary import print_result
 
-HEAD = ["", "middle third", "last third", "growth", "allowed", "slope a hour", ""]
+HEAD = ["", "middle third", "last third", "growth", "allowed", "slope an hour", ""]
 
 ABOUT = (
     "Medians of all samples of the last third against those of the middle third; the first is for"
@@ -30,11 +30,11 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
     return [
         [
             row["name"],
-            f"{row['middle']:,.5g} {row['unit']}".strip(),
-            f"{row['last']:,.5g} {row['unit']}".strip(),
-            f"{row['growth']:+,.3g}",
-            "-" if row["flat"] is None else f"{row['allowed']:,.3g}",
-            f"{row['slope_h']:+,.3g}",
+            _show(row["middle"], row["unit"]),
+            _show(row["last"], row["unit"]),
+            _show(row["growth"], sign="+"),
+            "-" if row["flat"] is None else _show(row["allowed"]),
+            _show(row["slope_h"], sign="+"),
             words[row["flat"]],
         ]
         for row in result["verdicts"]
@@ -105,15 +105,16 @@ def _charts(result: dict[str, Any]) -> list[str]:
         Band(thirds[0], thirds[1], "middle third"),
         Band(thirds[1], end, "last third"),
     ]
-    x = Axis(low=0.0, high=end, show=lambda s: f"{s / 60:g} min" if end > 300 else f"{s:g} s")
+    x = Axis(low=0.0, high=end, show=lambda s: f"{s / 60:.3g} min" if end > 300 else f"{s:g} s")
     charts = []
     for number, row in enumerate(result["verdicts"]):
         ys = [sample[row["name"]] for sample in samples]
         y = linear_axis(ys, partial(_show, unit=row["unit"]))
         line = Line(row["name"], ys, f"s{number % 5 + 1}")
-        charts.append(chart(row["name"].capitalize(), xs, [line], x, y, bands))
+        charts.append(chart(row["name"][0].upper() + row["name"][1:], xs, [line], x, y, bands))
     return charts
 
 
-def _show(value: float, unit: str) -> str:
-    return f"{value:,.4g} {unit}".strip()
+def _show(value: float, unit: str = "", sign: str = "") -> str:
+    digits = ",.0f" if abs(value) >= 1000 else ".4g"
+    return f"{value:{sign}{digits}} {unit}".strip()

@@ -16,6 +16,9 @@ from benchmarks.soak import grown, soak
 from benchmarks.soak_report import print_soak, write_soak
 
 RATE = 15.0
+CUT = {"DISCONNECTED", "NOT_CONNECTED"}
+"""Logins and logouts whose connection was cut are not sent again."""
+
 HERE = Path(__file__).parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -27,7 +30,7 @@ async def test_nothing_grows_in_a_server_that_is_used(tmp_path: Path, capsys: An
     print_soak(result)
     assert result["checks"]["counts"] == {}
     assert result["checks"]["scenario_errors"] == {}
-    assert result["total"]["errors"] == {}
+    assert set(result["total"]["errors"]) <= CUT
     assert grown(result) == []
     assert "(not judged)" in capsys.readouterr().out
 
