@@ -37,6 +37,9 @@ FLOOD_WINDOW = 128
 CALM_S = 0.5
 REFERENCE_LONG_S = 0.5
 REFERENCES = {"executor": "executor per request", "inline": "handlers on the loop"}
+STORES = {"memory": "ecan, store in memory", "sqlite": "ecan, SQLite, commit"}
+"""With the second one a session may also keep the others from the disk."""
+
 PHASES: dict[str, tuple[str, ...]] = {
     "1 % block": ("block",),
     "1 % crash-loop": ("crash",),
@@ -186,12 +189,12 @@ def rated(rows: list[dict[str, Any]], last: dict[str, Any]) -> list[dict[str, An
 
 
 async def our_rows(
-    phases: tuple[str, ...], count: int, rate: float, seconds: float, long_s: float
+    store: str, phases: tuple[str, ...], count: int, rate: float, seconds: float, long_s: float
 ) -> list[dict[str, Any]]:
     """What misbehaves, on our server."""
     few = max(1, count // 100)
     rows = []
-    with ours(ECAN_RATE_LIMIT="100/200") as server:
+    with ours(ECAN_RATE_LIMIT="100/200", ECAN_STORE=store) as server:
         made = iter(await make_sessions(server, count + 20 * few))
 
         def take(number: int) -> list[dict[str, str]]:
@@ -251,7 +254,10 @@ async def run(quick: bool = False) -> dict[str, Any]:
     result = {
         "sessions": count,
         "rate": rate,
-        "ours": await our_rows(phases, count, rate, seconds, long_s),
+        "ours": {
+            store: await our_rows(store, phases, count, rate, seconds, long_s)
+            for store in list(STORES)[:few]
+        },
         "references": {
             name: await reference_rows(name, REFERENCE_PHASES[:few], count, rate, reference_s)
             for name in list(REFERENCES)[:few]
@@ -263,7 +269,7 @@ async def run(quick: bool = False) -> dict[str, Any]:
 
 def _print(result: dict[str, Any]) -> None:
     print(f"\nIsolation: {result['sessions']} sessions, the quiet ones {result['rate']} requests/s")
-    servers = {"ecan": result["ours"]} | {
+    servers = {STORES[name]: rows for name, rows in result["ours"].items()} | {
         REFERENCES[name]: rows for name, rows in result["references"].items()
     }
     print(
@@ -302,7 +308,7 @@ def _print(result: dict[str, Any]) -> None:
             ],
         )
     )
-    for row in result["ours"]:
+    for row in itertools.chain(*result["ours"].values()):
         told = ", ".join(f"{what} {n}" for what, n in sorted(row["outcomes"].items()))
         print(f"  {row['name']}: {told}")
         if row["failures"]:
