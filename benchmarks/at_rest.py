@@ -58,7 +58,7 @@ def session_at_rest(number: int, now: float, last_active_at: float) -> tuple[Any
 
     from ecan.actors.tokens import digest, new_session_id, sid_of
     from ecan.handlers.context import User
-    from ecan.store.base import Facts, LedgerRow, PushRow, SessionRow, Snapshot, TokenRow
+    from ecan.store.rows import Facts, LedgerRow, PushRow, SessionRow, Snapshot, TokenRow
 
     session_id, token = new_session_id(), new_session_id()
     key = digest(session_id)

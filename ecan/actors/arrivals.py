@@ -123,7 +123,7 @@ class Arrivals:
 
     async def _count_of(self, user_id: int) -> int:
         """Sessions of a user, wherever they are, without those that have just ended."""
-        stored = {Sid(row.sid) for row in await self._env.store.of_user(user_id)}
+        stored = {Sid(sid) for sid in await self._env.store.sids_of_user(user_id)}
         ended = {sid for sid in stored if self._directory.reason(sid) is not None}
         return len((stored - ended) | {cell.sid for cell in self._directory.of_user(user_id)})
 

@@ -13,7 +13,7 @@ from ecan.observability import get_logger
 from ecan.protocol.codes import ErrorCode
 from ecan.protocol.redact import redact, request_secrets, scrub
 from ecan.store import LetterRow
-from ecan.store.base import MAX_LETTERS
+from ecan.store.rows import MAX_LETTERS
 
 if TYPE_CHECKING:
     from ecan.actors.guard import PoisonGuard

@@ -3,8 +3,10 @@
 Actors see `SessionStore` and never ask which one it is.
 """
 
-from ecan.store.base import (
-    Commit,
+from ecan.store.base import Commit, SessionStore
+from ecan.store.choose import make_store, sqlite_path
+from ecan.store.memory import MemoryStore
+from ecan.store.rows import (
     DocumentCheck,
     DocumentPage,
     DocumentRow,
@@ -19,14 +21,11 @@ from ecan.store.base import (
     ReplyRow,
     SessionPage,
     SessionRow,
-    SessionStore,
     SlotPage,
     Snapshot,
     TokenRow,
     id_hash,
 )
-from ecan.store.choose import make_store, sqlite_path
-from ecan.store.memory import MemoryStore
 
 __all__ = [
     "Commit",

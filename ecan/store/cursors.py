@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ecan.store.base import Order
+    from ecan.store.rows import Order
 
 MAX_NUMBER_CHARS = 18
 """Of a cursor by age: what fits into SQL's 64 bits."""

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from ecan.errors import ConflictError, IdUsedError
-from ecan.store.base import (
+from ecan.store.cursors import check_limit
+from ecan.store.memory_documents import MemoryDocuments
+from ecan.store.memory_idle import IdleIndex
+from ecan.store.rows import (
     MAX_ENDED,
     MAX_LEDGER_ROWS,
     MAX_LETTERS,
@@ -24,15 +27,12 @@ from ecan.store.base import (
     Snapshot,
     id_hash,
 )
-from ecan.store.cursors import check_limit
-from ecan.store.memory_documents import MemoryDocuments
-from ecan.store.memory_idle import IdleIndex
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from ecan.store.base import (
-        Commit,
+    from ecan.store.base import Commit
+    from ecan.store.rows import (
         DocumentPage,
         DocumentRow,
         Expiring,
@@ -201,6 +201,10 @@ class MemoryStore:
         """See `SessionStore.of_user`."""
         rows = [self._records[sid].row for sid in self._of_user.get(user_id, ())]
         return sorted(rows, key=lambda row: (row.created_at, row.sid))
+
+    async def sids_of_user(self, user_id: int) -> Sequence[str]:
+        """See `SessionStore.sids_of_user`."""
+        return tuple(self._of_user.get(user_id, ()))
 
     async def sessions(
         self,

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ecan.store.base import DocumentPage, DocumentRow
 from ecan.store.cursors import by_key, check_page
+from ecan.store.rows import DocumentPage, DocumentRow
 
 if TYPE_CHECKING:
-    from ecan.store.base import DocumentCheck, DocumentWrite, Order
+    from ecan.store.rows import DocumentCheck, DocumentWrite, Order
 
 
 @attrs.frozen

@@ -11,10 +11,10 @@ import heapq
 import itertools
 from typing import TYPE_CHECKING, TypeAlias
 
-from ecan.store.base import Expiring
+from ecan.store.rows import Expiring
 
 if TYPE_CHECKING:
-    from ecan.store.base import Facts
+    from ecan.store.rows import Facts
 
 _Entry: TypeAlias = tuple[float, str, int]
 

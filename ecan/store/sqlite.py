@@ -18,9 +18,9 @@ import apsw
 
 from ecan.errors import StoreError
 from ecan.observability import get_logger
-from ecan.store.base import MAX_LEDGER_ROWS, Snapshot
 from ecan.store.cursors import check_limit, check_page
 from ecan.store.file_lock import FileLock
+from ecan.store.rows import MAX_LEDGER_ROWS, Snapshot
 from ecan.store.sqlite_check import BackgroundCheck
 from ecan.store.sqlite_db import cannot_open, make_directory, open_database
 from ecan.store.sqlite_queue import GroupQueue, NoObserver
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
     from pathlib import Path
 
-    from ecan.store.base import (
-        Commit,
+    from ecan.store.base import Commit
+    from ecan.store.rows import (
         DocumentPage,
         DocumentRow,
         Ended,
@@ -239,6 +239,10 @@ class SqliteStore:
         """See `SessionStore.of_user`."""
         work = Read(lambda tables: tables.sessions.of_user(user_id), settled=True)
         return list(await self._ask(work))
+
+    async def sids_of_user(self, user_id: int) -> Sequence[str]:
+        """See `SessionStore.sids_of_user`."""
+        return list(await self._ask(Read(lambda tables: tables.sessions.sids_of_user(user_id))))
 
     async def sessions(
         self,

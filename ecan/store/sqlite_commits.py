@@ -10,14 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ecan.errors import ConflictError, IdUsedError
-from ecan.store.base import (
-    LEDGER_SLACK,
-    MAX_LEDGER_ROWS,
-    MAX_PUSH_ROWS,
-    MAX_REPLY_ROWS,
-    Commit,
-    id_hash,
-)
+from ecan.store.rows import LEDGER_SLACK, MAX_LEDGER_ROWS, MAX_PUSH_ROWS, MAX_REPLY_ROWS, id_hash
 from ecan.store.sqlite_sessions import (
     PUT_ANSWER,
     PUT_PUSH,
@@ -37,7 +30,8 @@ if TYPE_CHECKING:
     import apsw
 
     from ecan.errors import StoreError
-    from ecan.store.base import Facts, LedgerRow, PushRow, TokenRow
+    from ecan.store.base import Commit
+    from ecan.store.rows import Facts, LedgerRow, PushRow, TokenRow
     from ecan.store.sqlite_work import Tables
 
 PUSH_SLACK = 64

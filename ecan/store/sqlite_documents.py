@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ecan.store.base import DocumentPage, DocumentRow
 from ecan.store.cursors import by_key, prefix_end
+from ecan.store.rows import DocumentPage, DocumentRow
 
 if TYPE_CHECKING:
     import apsw
 
-    from ecan.store.base import DocumentCheck, DocumentWrite, Order
+    from ecan.store.rows import DocumentCheck, DocumentWrite, Order
 
 _OF = "user_id = :user_id AND collection = :collection"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import orjson
 
-from ecan.store.base import MAX_LETTERS, LetterRow
+from ecan.store.rows import MAX_LETTERS, LetterRow
 
 if TYPE_CHECKING:
     import apsw

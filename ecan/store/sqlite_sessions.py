@@ -11,7 +11,7 @@ import apsw
 import attrs
 import orjson
 
-from ecan.store.base import (
+from ecan.store.rows import (
     MAX_ENDED,
     MAX_LEDGER_ROWS,
     MAX_PUSH_ROWS,
@@ -191,6 +191,10 @@ class Sessions:
         """See `SessionStore.of_user`."""
         sql = f"{_SELECT_ROW} WHERE user_id = ? ORDER BY created_at, sid"
         return [self._row(row) for row in self._rows(sql, user_id)]
+
+    def sids_of_user(self, user_id: int) -> list[str]:
+        """See `SessionStore.sids_of_user`; all of it is in an index."""
+        return [sid for (sid,) in self._rows("SELECT sid FROM sessions WHERE user_id = ?", user_id)]
 
     def page(
         self, limit: int, cursor: str | None, user_id: int | None, failed: bool | None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from ecan.store.base import Commit, Snapshot
+from ecan.store.base import Commit
 from ecan.store.sqlite_documents import Documents
 from ecan.store.sqlite_letters import Letters
 from ecan.store.sqlite_meta import Meta
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import apsw
+
+    from ecan.store.rows import Snapshot
 
 
 class Tables:

@@ -31,8 +31,8 @@ from ecan.store import (
     Snapshot,
     TokenRow,
 )
-from ecan.store import base as limits
-from ecan.store.base import id_hash
+from ecan.store import rows as limits
+from ecan.store.rows import id_hash
 from ecan.store.sqlite import SqliteStore
 
 STORES = {
@@ -434,6 +434,8 @@ async def test_sessions_of_a_user_oldest_first(store: SessionStore) -> None:
     assert found[1].facts == facts(3000.0, restarts=1)
     assert found[1].incarnation == 5
     assert await store.of_user(9) == []
+    assert set(await store.sids_of_user(7)) == {"s3", "s2"}
+    assert not await store.sids_of_user(9)
 
 
 async def idle(store: SessionStore, **sessions: Facts) -> None:

@@ -96,6 +96,11 @@ class Reads:
         await self._read(f"sessions of user {user_id}")
         return await self._disk.memory.of_user(user_id)
 
+    async def sids_of_user(self, user_id: int) -> Sequence[str]:
+        """See `SessionStore.sids_of_user`."""
+        await self._read(f"ids of user {user_id}")
+        return await self._disk.memory.sids_of_user(user_id)
+
     async def sessions(
         self,
         limit: int,

@@ -146,6 +146,10 @@ class KitStore(MemoryStore):
         await self._pass("of_user")
         return await super().of_user(user_id)
 
+    async def sids_of_user(self, user_id: int) -> Any:
+        await self._pass("sids_of_user")
+        return await super().sids_of_user(user_id)
+
     async def expiring(self, now_at: float, timeout_s: float, limit: int) -> Any:
         found = await super().expiring(now_at, timeout_s, limit)
         await self._pass("expiring")

@@ -258,7 +258,7 @@ async def test_p11_a_session_that_was_closed_makes_room_although_the_store_does_
 
 
 @looptime
-@pytest.mark.parametrize("method", ["of_user", "create"])
+@pytest.mark.parametrize("method", ["sids_of_user", "create"])
 async def test_a_login_while_the_store_is_down_is_busy(world: World, method: str) -> None:
     """With the time to come back; nothing is left of it, and later it works."""
     world.store.fail.add(method)

@@ -14,7 +14,7 @@ from ecan.errors import IdUsedError, StoreError
 from ecan.observability import get_logger
 from ecan.store import Facts, LedgerRow, PushRow, TokenRow
 from ecan.store import sqlite_check as check_module
-from ecan.store.base import MAX_LEDGER_ROWS, id_hash
+from ecan.store.rows import MAX_LEDGER_ROWS, id_hash
 from ecan.store.sqlite import SqliteStore
 from ecan.store.sqlite_db import load_migrations
 from ecan.store.users import USERS_FILE, UserStore

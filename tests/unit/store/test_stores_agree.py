@@ -28,7 +28,7 @@ from ecan.store import (
     ReplyRow,
     TokenRow,
 )
-from ecan.store import base as limits
+from ecan.store import rows as limits
 from ecan.store.sqlite import SqliteStore
 
 SIDS = st.sampled_from(["s1", "s2", "s3"])
@@ -93,6 +93,7 @@ works = st.one_of(
     st.tuples(st.just("document"), st.just(USER), COLLECTIONS, KEYS),
     st.tuples(st.just("expiring"), TIMES, TIMES, SMALL),
     st.tuples(st.just("of_user"), st.just(USER)),
+    st.tuples(st.just("sids_of_user"), st.just(USER)),
     st.tuples(st.just("letters"), SMALL, st.none() | SMALL.map(str)),
     st.tuples(st.just("discard_letter"), SMALL.map(str)),
     st.tuples(st.just("count")),
@@ -113,6 +114,8 @@ async def outcome(store, work):
             now_at, _, limit = arguments
             assert len(found.sids) == limit or found.next_at is None or found.next_at > now_at
             return found.sids, found.next_at is None
+        if name == "sids_of_user":
+            return set(found)
         return list(found) if name == "letters" else found
     except AssertionError:
         raise
