@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.deploy.blocks import Shell, commands, committed_files
+from tests.deploy.blocks import Shell, block, commands, committed_files
 from tests.deploy.engine import Engine
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
@@ -24,6 +24,9 @@ STOPSIGNAL SIGRTMIN+3
 CMD ["/sbin/init"]
 """
 """Debian with systemd as process 1, Python 3.11, Node 20 and a clone."""
+
+
+READY = "ecan: ready on http://127.0.0.1:8765 "
 
 
 class Machine:
@@ -53,6 +56,12 @@ class Machine:
             assert time.monotonic() < deadline, ({key: unit[key] for key in wanted}, self.log())
             time.sleep(0.2)
 
+    def until_logged(self, text: str, times: int) -> None:
+        deadline = time.monotonic() + 60
+        while self.log().count(text) < times:
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.2)
+
     def log(self) -> str:
         return self("journalctl -u ecan-web --no-pager -o cat")
 
@@ -80,15 +89,32 @@ def machine(docker: Engine, tmp_path) -> Iterator[Machine]:
 
 
 def test_installed_run_backed_up_and_restarted(machine):
-    """The block, then: sandbox, backup, kill -9, a wrong setting, and a drain."""
-    *install, journal, status = commands("deploy/systemd (a VM, EC2)/1")
-    machine("\n".join(install))
+    """The block; then sandbox, backup, kill -9, a wrong setting, upgrade and back, and a drain."""
+    install(machine)
+    look_at_the_sandbox(machine)
+    back_up(machine)
+    die(machine)
+    misconfigure(machine)
+    upgrade_and_go_back(machine)
+    machine("systemctl stop ecan-web")
+    stopped = machine.unit("ecan-web")
+    assert (stopped["Result"], stopped["ExecMainStatus"]) == ("success", "0")
+    assert '"event":"server.stopped"' in machine.log()
+
+
+def install(machine):
+    """As the guide says, until the ready line."""
+    *steps, journal, status = commands("deploy/systemd (a VM, EC2)/1")
+    machine("\n".join(steps))
     with machine.terminal(journal) as shown:
         shown.until("ecan: first account 'admin', password: ")
         shown.until(r"ecan: ready on http://127\.0\.0\.1:8765 ")
     assert "healthy" in machine(status)
+    assert "dist" in machine("ls /opt/ecan/gui_v2")
 
-    # The unit's own promises, by the process they are about.
+
+def look_at_the_sandbox(machine):
+    """The unit's own promises, by the process they are about."""
     process = f"/proc/{machine.unit('ecan-web')['MainPID']}"
     state = dict(
         line.partition(":\t")[::2] for line in machine(f"cat {process}/status").splitlines()
@@ -96,42 +122,61 @@ def test_installed_run_backed_up_and_restarted(machine):
     uid = machine("id -u ecan").strip()
     assert state["Uid"].split() == [uid] * 4
     assert (int(state["CapEff"], 16), state["NoNewPrivs"], state["Seccomp"]) == (0, "1", "2")
-    root = next(
-        line for line in machine(f"cat {process}/mountinfo").splitlines() if line.split()[4] == "/"
-    )
-    assert root.split()[5].split(",")[0] == "ro"
+    mounts = [line.split() for line in machine(f"cat {process}/mountinfo").splitlines()]
+    (root,) = (mount for mount in mounts if mount[4] == "/")
+    assert root[5].split(",")[0] == "ro"
     assert machine("stat -c '%U %a' /var/lib/ecan /etc/ecan/web.env").split() == [
         "ecan", "700", "root", "600",
     ]  # fmt: skip
-    assert "dist" in machine("ls /opt/ecan/gui_v2")
 
-    # The nightly backup, now.
+
+def back_up(machine):
+    """The nightly backup, now."""
     assert "ecan-backup.service" in machine("systemctl list-timers --no-pager")
     machine("systemctl start ecan-backup")
     archive = machine("find /var/lib/ecan-backup -name '*.tar' -printf '%u %m %f\n'")
     assert re.fullmatch(r"ecan 600 ecan-[\d-]+\.tar\n", archive)
 
-    # Death: it is back within seconds.
-    machine("systemctl kill -s KILL ecan-web")
-    machine.until("ecan-web", ActiveState="active", NRestarts="1")
-    machine.until("ecan-web", SubState="running")
 
-    # A wrong setting: one line, and no restart after restart.
+def die(machine):
+    """It is back within seconds."""
+    ready = machine.log().count(READY)
+    machine("systemctl kill -s KILL ecan-web")
+    machine.until("ecan-web", SubState="running", NRestarts="1")
+    machine.until_logged(READY, ready + 1)
+
+
+def misconfigure(machine):
+    """One line in the log, and no start after start."""
+    ready = machine.log().count(READY)
     machine("echo ECAN_SESSION_TIMEOUT=soon >>/etc/ecan/web.env")
     machine("systemctl restart ecan-web", check=False)
     machine.until("ecan-web", ActiveState="failed", ExecMainStatus="2", NRestarts="0")
     assert re.search(r"^ecan: ECAN_SESSION_TIMEOUT.*'soon'", machine.log(), re.MULTILINE)
     time.sleep(2)  # longer than RestartSec
     assert machine.unit("ecan-web")["ActiveState"] == "failed"
-
-    # Put right; then the stop drains.
     machine("sed -i /soon/d /etc/ecan/web.env && systemctl restart ecan-web")
-    deadline = time.monotonic() + 30
-    while machine.log().count("ecan: ready on") < 3:
-        assert time.monotonic() < deadline, machine.log()
-        time.sleep(0.2)
+    machine.until_logged(READY, ready + 1)
+
+
+def upgrade_and_go_back(machine):
+    """A new version that migrates, then the old one with the data of before."""
+    users = "sudo -u ecan ECAN_DATA_DIR=/var/lib/ecan /opt/ecan/venv/bin/ecan users"
+    migrations = "/src/ecan/store/migrations/sessions"
+    machine(f"{users} add before --generate")
+    machine(
+        f"n=$(ls {migrations}/*.sql | wc -l)\n"
+        f"echo 'CREATE TABLE next (x INTEGER);' >{migrations}/$(printf %04d_next.sql $((n + 1)))"
+    )
+    ready = machine.log().count(READY)
+    machine(block("deploy/Upgrade and rollback/4"))
+    machine.until_logged(READY, ready + 1)
+    machine(f"{users} add after --generate")
+
+    machine(f"rm {migrations}/*_next.sql")
+    machine(block("deploy/Upgrade and rollback/5"))
+    machine.until_logged(READY, ready + 2)
+    listed = machine(f"{users} list")
+    assert "before" in listed
+    assert "after" not in listed
     assert machine.health()["status"] == "healthy"
-    machine("systemctl stop ecan-web")
-    stopped = machine.unit("ecan-web")
-    assert (stopped["Result"], stopped["ExecMainStatus"]) == ("success", "0")
-    assert '"event":"server.stopped"' in machine.log()
