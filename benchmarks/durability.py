@@ -6,7 +6,10 @@ slices, `off` between any two others, so that each is compared with its neighbou
 the same mixture at a fixed rate, far from saturation: the latency a user has; and one
 session alone, counting as fast as it is answered: the bare latency of a commit.
 
-It is measured twice: young sessions have not answered 256 changes yet, so their ledger is
+Then changes only, at a steady rate for half a minute: what the store's housekeeping costs
+(moving the journal into the file), and how long the journal gets.
+
+The first is measured twice: young sessions have not answered 256 changes yet, so their ledger is
 not full and mode `off` answers before it writes; grown ones have, and then every mode
 waits until the store has looked whether the request's id was used before.
 
@@ -194,6 +197,7 @@ async def run(quick: bool = False) -> dict[str, Any]:
         (0.1, 0.1, 1, 0.2, 0.3, 1) if quick else (0.7, 1.2, 8, 1.0, 2.0, 4)
     )
     rate = 500 if quick else 4000
+    steady_rate, steady_s = (200, 0.5) if quick else (2000, 30.0)
     changes = dict.fromkeys(MODES, 0.0)
     with contextlib.ExitStack() as stack:
         servers = {mode: stack.enter_context(ours(**env)) for mode, env in MODES.items()}
@@ -234,6 +238,10 @@ async def run(quick: bool = False) -> dict[str, Any]:
                         seconds=open_s,
                     )
                     at_rate[mode].append(found)
+            steady = {
+                mode: await _steady(client, mode, server, steady_rate, steady_s)
+                for mode, server in servers.items()
+            }
     result = {
         "connections": connections,
         "share": SHARE,
@@ -243,6 +251,9 @@ async def run(quick: bool = False) -> dict[str, Any]:
         "alone": alone,
         "open_rate": rate,
         "at_rate": at_rate,
+        "steady_rate": steady_rate,
+        "steady_s": steady_s,
+        "steady": steady,
         "latencies": [_latencies(mode, at_rate[mode], alone[mode]) for mode in MODES],
     }
     _print(result)
@@ -285,6 +296,28 @@ async def _slice(client: LoadClient, mode: str, server: Server, seconds: float) 
         share=SHARE,
         seconds=seconds,
     )
+
+
+async def _steady(
+    client: LoadClient, mode: str, server: Server, rate: float, seconds: float
+) -> dict[str, Any]:
+    """Changes at a fixed rate; knows the longest the journal was."""
+    journal = server.data_dir / "sessions.sqlite3-wal"
+    longest = 0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            with contextlib.suppress(OSError):
+                longest = max(longest, journal.stat().st_size)
+            await asyncio.sleep(0.05)
+
+    watching = asyncio.create_task(watch())
+    try:
+        found = await measured(client, server, "open", f"{mode} write", rate=rate, seconds=seconds)
+    finally:
+        watching.cancel()
+    return {**found, "journal_mb": longest / 1e6}
 
 
 async def _slices(
@@ -439,6 +472,29 @@ def _print(result: dict[str, Any]) -> None:
                     f"{row['foreign']:.0%}",
                 ]
                 for row in result["latencies"]
+            ],
+        )
+    )
+    print(
+        table(
+            [
+                f"{result['steady_rate']} changes/s for {result['steady_s']:.0f} s",
+                "p50 / p99 / p99.9 ms",
+                "server CPU",
+                "journal MB",
+                "failed",
+                "foreign",
+            ],
+            [
+                [
+                    mode,
+                    f"{found['p50_ms']:.2f} / {found['p99_ms']:.1f} / {found['p999_ms']:.1f}",
+                    f"{found['server_cpu']:.0%}",
+                    f"{found['journal_mb']:.0f}",
+                    sum(found["failures"].values()),
+                    f"{found['foreign']:.0%}",
+                ]
+                for mode, found in result["steady"].items()
             ],
         )
     )

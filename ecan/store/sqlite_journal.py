@@ -134,8 +134,10 @@ class Journal:
     def close(self) -> None:
         """Wait for what is being copied, and let go of the file."""
         self._writing.set_wal_hook(None)
-        self._thread.submit(self._copying.close).result()
-        self._thread.shutdown(wait=False)
+        try:
+            self._thread.submit(self._copying.close).result()
+        finally:
+            self._thread.shutdown(wait=False)
 
     def _committed(self, _connection: apsw.Connection, _name: str, length: int) -> int:
         # SQLite calls it in every commit.
