@@ -43,6 +43,10 @@ class Bound:
     unit: str = ""
     judged: bool = True
 
+    def times(self, factor: float) -> Bound:
+        """So many times as much."""
+        return attrs.evolve(self, absolute=self.absolute * factor, relative=self.relative * factor)
+
 
 @attrs.frozen(kw_only=True)
 class Verdict:

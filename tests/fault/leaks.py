@@ -10,8 +10,8 @@ from typing import Any
 from ecan.handlers.context import UserContext
 from ecan.handlers.registry import handler
 
-BYTES, BLOCKS = 20_000, 50
-EACH_NTH = 8
+BYTES, BLOCKS = 40_000, 300
+EACH_NTH = 2
 """Call with which a handle, a task and a thread are left, too."""
 
 _kept: list[Any] = []
