@@ -36,7 +36,7 @@ def _frames(mebibytes: int) -> int:
     return (mebibytes << 20) // FRAME_BYTES
 
 
-COPY_FRAMES = _frames(2)
+COPY_FRAMES = _frames(4)
 """So much is copied and synced at once. More, and repeated changes of a page are one copy; less,
 and the syncs of commits wait less for the one of the file: they share the disk."""
 
