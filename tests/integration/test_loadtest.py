@@ -278,6 +278,25 @@ async def test_cut_connection_comes_back_and_sends_again() -> None:
     assert done["stats"][0]["debug.incr"]["errors"] == {}
 
 
+async def test_connection_on_purpose_comes_in_place_of_the_one_by_itself(tmp_path: Path) -> None:
+    """A scenario that connects while its user is coming back: one resume, not two beside each other."""
+    path = tmp_path / "impatient.py"
+    path.write_text(
+        "async def scenario(user):\n"
+        "    user.lose_connection()\n"
+        "    await user.think(0.01)\n"
+        "    await user.connect()\n"
+        "    await user.call('ping')\n"
+        "    await user.think(0.1)\n"
+    )
+    async with fake_server() as fake:
+        done = await play(job(fake.url, str(path), users=2, rate=10, seconds=1))
+    asked = [request["method"] for request in fake.requests]
+    assert done["stats"][0]["ping"]["ok"] == 10
+    assert asked.count("session.resume") == 10
+    assert done["violations"]["counts"] == {}
+
+
 async def test_session_that_ends_is_told_apart() -> None:
     """A close code that says not to come back: the session is lost; with a durable server P11 is broken."""
     async with fake_server() as fake:
