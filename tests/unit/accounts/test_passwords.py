@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 import time
 
 import argon2
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from ecan.errors import ReplyError
 from ecan.handlers.accounts.passwords import (
+    HASHING_NICE,
     PasswordRuleError,
     Passwords,
     check_new_password,
@@ -203,3 +207,14 @@ async def test_a_verification_takes_about_20_ms(passwords):
     for _ in range(5):
         await passwords.verify(password_hash, "correct horse")
     print(f"verify: {(time.perf_counter() - begun) / 5 * 1000:.1f} ms")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+async def test_hashing_gives_way_to_the_loop(passwords):
+    """A storm of logins must not take the CPU from those who work."""
+    loop_nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    nice = await asyncio.get_running_loop().run_in_executor(
+        passwords._pool, lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    )
+    assert nice == min(19, HASHING_NICE)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == loop_nice
