@@ -101,10 +101,10 @@ $(DEPLOY_READY): requirements-deploy.lock
 deploy-tools: $(DEPLOY_READY) ## Install validators, an AWS emulator and podman-compose into .make/deploy.
 
 guide-test: $(PY_READY) $(GUI_DIST) ## The quick start of README.md, line by line, as a reader types it.
-	$(BIN)/pytest -m guide tests/deploy
+	$(BIN)/pytest -n 2 --dist load -m guide tests/deploy
 
 deploy-check: $(PY_READY) $(DEPLOY_READY) $(GUI_DIST) systemd ## Validate compose, systemd, AWS; run the AWS steps against an emulator.
-	$(BIN)/pytest -m aws tests/deploy
+	$(BIN)/pytest -n 2 --dist load -m aws tests/deploy
 
 image-test: $(PY_READY) $(DEPLOY_READY) ## Build, run, drain and resume the image with podman (root; installs podman, makes base images).
 	tests/deploy/containers.sh down
