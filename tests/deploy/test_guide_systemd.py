@@ -147,15 +147,13 @@ def die(machine):
 
 
 def misconfigure(machine):
-    """One line in the log, and no start after start."""
+    """One line in the log at each try; put right, the next try succeeds by itself."""
     ready = machine.log().count(READY)
     machine("echo ECAN_SESSION_TIMEOUT=soon >>/etc/ecan/web.env")
     machine("systemctl restart ecan-web", check=False)
-    machine.until("ecan-web", ActiveState="failed", ExecMainStatus="2", NRestarts="0")
+    machine.until_logged("ecan: ECAN_SESSION_TIMEOUT", 2)
     assert re.search(r"^ecan: ECAN_SESSION_TIMEOUT.*'soon'", machine.log(), re.MULTILINE)
-    time.sleep(2)  # longer than RestartSec
-    assert machine.unit("ecan-web")["ActiveState"] == "failed"
-    machine("sed -i /soon/d /etc/ecan/web.env && systemctl restart ecan-web")
+    machine("sed -i /soon/d /etc/ecan/web.env")
     machine.until_logged(READY, ready + 1)
 
 
