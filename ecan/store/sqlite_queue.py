@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -32,6 +33,9 @@ log = get_logger("ecan.store")
 
 MAX_BATCH = 2000
 """Of work in one transaction: some 50 ms, so that the first need not wait for the last."""
+
+TELL_SLICE = 200
+"""Of those who wait for a batch, told in one turn: each has an answer to send, 20 µs or so."""
 
 MAX_PENDING = 100_000
 """Of work in the queue while the file cannot be written; at 1 KB each, 100 MB."""
@@ -112,6 +116,7 @@ class GroupQueue:
         self._open = True
         self._queue: list[_Job] = []
         self._urgent = False  # somebody waits for something in the queue
+        self._untold: deque[tuple[_Job, Any]] = deque()  # done; who waits has not heard of it
         self._failing = False  # commits are kept because the file cannot be written
         self._settled = asyncio.Event()  # no batch is being written
         self._settled.set()
@@ -148,6 +153,8 @@ class GroupQueue:
         self._cancel_timer()
         if self._probe_timer is not None:
             self._probe_timer.cancel()
+        while self._untold:
+            self._tell()
         lost = len(self._queue)
         self._queue.clear()
         return lost
@@ -212,10 +219,20 @@ class GroupQueue:
             self._queue = kept + [job for job in self._queue if job.waiter is None]
             self._urgent = False
         self._failing = bool(kept)
-        for job, outcome in done:
-            _settle(job.waiter, outcome)
+        telling = bool(self._untold)
+        self._untold.extend(done)
+        if not telling:
+            self._tell()
         self._settled.set()
         self._go_on()
+
+    def _tell(self) -> None:
+        """Tell those who waited, in order; more than a slice of them in turns of the loop."""
+        for _ in range(min(TELL_SLICE, len(self._untold))):
+            job, outcome = self._untold.popleft()
+            _settle(job.waiter, outcome)
+        if self._untold:
+            self._loop.call_soon(self._tell)
 
     def _note(self, outcomes: list[Any], wrote: bool) -> None:
         """Keep up what is known about the file's trouble."""
