@@ -631,6 +631,9 @@ def raw(path, line):
         return json.loads(sock.makefile("rb").readline())
 
 
+# What other tests left behind is found here, and says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 async def test_gc_looks_at_everything(server, operator):
     """And says what it found, and how long that took."""
 
