@@ -58,7 +58,7 @@ py-test: $(PY_READY)
 gui-test: $(GUI_READY) ## Test, type-check and lint the browser app.
 	cd gui_v2 && npm run --silent types && npm run --silent lint && npm run --silent test
 
-check: lint types imports cov gui-test e2e bench-smoke promtool licences guide-test deploy-check nginx-test image-test-as-root ## What CI runs.
+check: lint types imports cov gui-test e2e bench-smoke perf-check promtool licences guide-test deploy-check nginx-test image-test-as-root ## What CI runs.
 
 fmt: $(PY_READY) ## Format the Python code.
 	$(BIN)/ruff format .
