@@ -70,13 +70,18 @@ class User(Session):
         recorder.ok(self._phase, CONNECT, self._due - due)
         return True
 
-    async def login(self) -> Reply:
-        """Log in with the user's account; the connection belongs to the new session."""
+    async def login(self, *, expect: str | None = None) -> Reply:
+        """Log in with the user's account; the connection belongs to the new session.
+
+        Args:
+            expect: an error code that is wanted here and counts as no error.
+        """
         name, password = self._account
         pending = self.make(
             "login", {"username": name, "password": password}, self._due, self._phase
         )
         pending.then = self._bound
+        pending.expected = expect
         return await self._run(pending)
 
     async def logout(self) -> Reply:
