@@ -155,10 +155,7 @@ perf-baseline: $(PY_READY) valgrind ## Make today's counts the ones that perf-ch
 	$(BIN)/python -m benchmarks.instructions --baseline
 
 valgrind: ## Install Debian's valgrind (system package) if there is none.
-	@command -v valgrind >/dev/null || { \
-	  echo "installing the system package valgrind (for make perf-check)"; \
-	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); \
-	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends valgrind >/dev/null; }
+	$(call debian,valgrind,valgrind,make perf-check)
 
 kill: $(PY_READY) ## Kill -9 a real server a hundred times under load (seven minutes).
 	ECAN_KILLS=100 $(BIN)/pytest -s tests/fault/test_kill.py -k test_kill_9

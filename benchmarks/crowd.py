@@ -83,7 +83,12 @@ def spread_ms(values_s: list[float]) -> dict[str, float]:
     def quantile(q: float) -> float:
         return ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1000 if ordered else 0.0
 
-    return {"p50_ms": quantile(0.5), "p99_ms": quantile(0.99), "max_ms": quantile(1.0)}
+    return {
+        "p50_ms": quantile(0.5),
+        "p99_ms": quantile(0.99),
+        "p999_ms": quantile(0.999),
+        "max_ms": quantile(1.0),
+    }
 
 
 class Crowds:

@@ -133,12 +133,12 @@ async def watch_loop(done: Any) -> dict[str, float]:
     }
 
 
-@contextlib.asynccontextmanager
-async def bench(folder: str, **changes: Any) -> AsyncIterator[Bench]:
-    """A server that logs, but to nowhere, with its garbage kept as in production.
+def make_app(folder: str, log_level: str, **changes: Any) -> Any:
+    """A server without limits that logs to nowhere.
 
     Args:
         folder: for its data.
+        log_level: of what it would log.
         changes: fields of `Settings` that are not as here.
     """
     from ecan.app import App
@@ -146,7 +146,7 @@ async def bench(folder: str, **changes: Any) -> AsyncIterator[Bench]:
     from ecan.config.parsers import LoginRateLimit, RateLimit
     from ecan.observability import configure
 
-    configure("INFO", "json", open(os.devnull, "w"))
+    configure(log_level, "json", open(os.devnull, "w"))
     settings: dict[str, Any] = {
         "mode": "web",
         "ws_host": "127.0.0.1",
@@ -161,7 +161,13 @@ async def bench(folder: str, **changes: Any) -> AsyncIterator[Bench]:
         "max_sessions_per_user": 1_000_000,
         **changes,
     }
-    app = App(Settings(**settings))
+    return App(Settings(**settings))
+
+
+@contextlib.asynccontextmanager
+async def bench(folder: str, **changes: Any) -> AsyncIterator[Bench]:
+    """`make_app` with its garbage kept as in production."""
+    app = make_app(folder, "INFO", **changes)
     await app.start()
     app.garbage.start()
     try:

@@ -31,7 +31,8 @@ from typing import Any
 
 import orjson
 
-from benchmarks.harness import PASSWORD, ROOT, table
+from benchmarks.harness import ROOT, table
+from benchmarks.in_process import make_app
 
 BASELINE = Path(__file__).parent / "instructions.json"
 TOLERANCE = 0.05
@@ -220,23 +221,7 @@ class Counted:
 
 
 async def _workload(folder: str, others: int) -> None:
-    from ecan.app import App
-    from ecan.config import Settings
-    from ecan.config.parsers import RateLimit
-    from ecan.observability import configure
-
-    configure("WARNING", "json", open(os.devnull, "w"))
-    settings: dict[str, Any] = {
-        "mode": "web",
-        "ws_host": "127.0.0.1",
-        "ws_port": 0,
-        "data_dir": Path(folder),
-        "store": "memory",
-        "debug_methods": True,
-        "admin_password": PASSWORD,
-        "rate_limit": RateLimit(0.0, 0),
-    }
-    app = App(Settings(**settings))
+    app = make_app(folder, "WARNING")
     await app.start()
     await Counted(app).sections(others)
     os._exit(0)  # the end of the server is nobody's business here, and slow under valgrind

@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 import uvloop
 
-from benchmarks.crowd import Crowds
+from benchmarks.crowd import Crowds, spread_ms
 from benchmarks.wire import ID_DIGITS, Socket, Template
 
 FIRST_REPLY_S = 30.0
@@ -209,20 +209,12 @@ class Client(Crowds):
 
     @staticmethod
     def _result(run: Run, answered: int, seconds: float, cpu_s: float) -> dict[str, Any]:
-        ordered = sorted(run.latencies_s)
-
-        def quantile(q: float) -> float:
-            return ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1000 if ordered else 0.0
-
         return {
-            "requests": len(ordered),
+            "requests": len(run.latencies_s),
             "sent": run.sent,
             "seconds": seconds,
             "rate": answered / seconds,
-            "p50_ms": quantile(0.5),
-            "p99_ms": quantile(0.99),
-            "p999_ms": quantile(0.999),
-            "max_ms": quantile(1.0),
+            **spread_ms(run.latencies_s),
             "failures": run.failures,
             "example": run.example,
             "lost_connections": run.lost_connections,

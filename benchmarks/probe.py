@@ -25,7 +25,6 @@ class Ticks:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._longest_s = 0.0
-        self._due = self._loop.time() + TICK_S
         self._timer = self._loop.call_later(TICK_S, self._tick)
         self._last = time.perf_counter()
 

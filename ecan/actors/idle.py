@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 PARTS = 8
-"""Heaps by key: one of them is cleared of stale entries at a time, 10 ms at 100 000 sessions."""
-
+"""Heaps by key: clearing one of stale entries holds the loop for an eighth of the time."""
 
 _LATEST = (math.inf, "")
 

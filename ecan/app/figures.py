@@ -122,11 +122,12 @@ class Figures:
         every_s = self.settings.log_figures_s
         if every_s and not self._starting and now >= self._figures_due_mono:
             self._figures_due_mono = now + every_s
-            sessions = self.sessions.by_state()
+            by_state = self.sessions.by_state()
+            sessions = sum(by_state.values())
             log.info(
                 "server.figures",
-                sessions=sum(sessions.values()),
-                in_memory=sum(sessions.values()) - sessions.get("passivated", 0),
+                sessions=sessions,
+                in_memory=sessions - by_state.get("passivated", 0),
                 connections=self._connection_count(),
             )
 

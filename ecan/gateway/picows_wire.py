@@ -19,7 +19,6 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not in its
 from websockets.exceptions import ProtocolError
 from websockets.frames import Close
 
-from ecan.gateway.connection import MAX_BACKLOG_BYTES
 from ecan.gateway.framing import header_size, text_header
 from ecan.gateway.transport import CLOSE_TIMEOUT_S, PING_INTERVAL_S, PING_TIMEOUT_S
 from ecan.gateway.wire import CONT, TEXT, WireBase
@@ -108,7 +107,7 @@ class PicowsWire(WireBase, WSListener):
         elif not self._open:
             return
         elif kind is _PING:
-            if self.buffered_bytes() <= MAX_BACKLOG_BYTES:
+            if self.answers_pings():
                 self._ws.send_pong(frame.get_payload_as_bytes())
         elif kind is _PONG:
             self._pong_received(frame.get_payload_as_bytes())

@@ -16,7 +16,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
-from ecan.gateway.connection import MAX_BACKLOG_BYTES
 from ecan.gateway.framing import PING, FrameReader, text_header
 from ecan.gateway.transport import (
     BACKLOG,
@@ -148,13 +147,8 @@ class WebSocket(WireBase, ServerConnection):
         for is_text, part in frames.feed(data):
             if is_text:
                 self.take_text(part)
-            elif not self._asks_too_much(part, frames):
+            elif part[0] != PING or frames.given_up or self.answers_pings():
                 super().data_received(part)
-
-    def _asks_too_much(self, part: bytes, frames: FrameReader) -> bool:
-        """Whether it is a ping of someone who does not read: its pong would only be kept (P8)."""
-        is_ping = part[0] == PING and not frames.given_up
-        return is_ping and self.buffered_bytes() > MAX_BACKLOG_BYTES
 
     def process_event(self, event: Any) -> None:
         """Take data frames; leave the handshake, pongs and the rest to the library.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ecan.gateway.connection import MAX_BACKLOG_BYTES
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode, ErrorCode
 
@@ -95,6 +96,10 @@ class WireBase:
         """See `Wire.buffered_bytes`."""
         size: int = self.transport.get_write_buffer_size()
         return size
+
+    def answers_pings(self) -> bool:
+        """Whether the client reads: a pong to one that does not would only be kept (P8)."""
+        return self.buffered_bytes() <= MAX_BACKLOG_BYTES
 
     def cut(self) -> None:
         """Drop the TCP connection, if it has come so far."""

@@ -73,7 +73,7 @@ class User:
 
     def public(self) -> dict[str, Any]:
         """As `user_info` of login."""
-        return attrs.asdict(self, filter=lambda attribute, _: attribute.name != "user_id")
+        return {name: value for name, value in self.as_row().items() if name != "user_id"}
 
 
 class HandlerContext:

@@ -67,7 +67,7 @@ class GarbageKeeper:
         self._before = gc.get_threshold()
         self._timer: Handle | None = None
         self._began = 0.0
-        self._keeps = self._looking = False
+        self._keeps = False
         self._per_block_s = 0.0
 
     def start(self) -> None:
@@ -96,11 +96,7 @@ class GarbageKeeper:
         if self._keeps:
             gc.unfreeze()
         began = time.perf_counter()
-        self._looking = True
-        try:
-            found = gc.collect()
-        finally:
-            self._looking = False
+        found = gc.collect()
         seconds = time.perf_counter() - began
         self._per_block_s = seconds / max(1, sys.getallocatedblocks())
         if self._keeps:
@@ -122,5 +118,5 @@ class GarbageKeeper:
             self._began = time.perf_counter()
             return
         self._on_pause(time.perf_counter() - self._began)
-        if info["generation"] == 1 and self._keeps and not self._looking:
+        if info["generation"] == 1 and self._keeps:
             gc.freeze()

@@ -79,7 +79,7 @@ class Job:
         self._pool = pool
         self._function = function
         self._args = args
-        self._context: contextvars.Context | None = context
+        self._context = context
         self._state = _QUEUED
         self._abandoned = False
         self.future = future
@@ -110,10 +110,9 @@ class Job:
 
     def _forget(self) -> None:
         """Let go of what it called, which often refers to the job again (ADR 17)."""
-        self._function, self._args, self._context = _gone, (), None
+        del self._function, self._args, self._context
 
     def _call(self) -> tuple[Any, BaseException | None]:
-        assert self._context is not None  # noqa: S101 - a job is called once
         try:
             return self._context.run(self._function, *self._args), None
         except (StopIteration, asyncio.CancelledError) as error:
@@ -122,10 +121,6 @@ class Job:
             return None, error
         except BaseException as error:  # noqa: BLE001  SystemExit ends a job, not a thread
             return None, WorkerFailure(error)
-
-
-def _gone() -> None:
-    """Stands for the function of a job that is done."""
 
 
 class WorkerThreads:
