@@ -166,12 +166,14 @@ def make_app(folder: str, log_level: str, **changes: Any) -> Any:
 
 @contextlib.asynccontextmanager
 async def bench(folder: str, **changes: Any) -> AsyncIterator[Bench]:
-    """`make_app` with its garbage kept as in production."""
+    """`make_app` with its garbage and its heap kept as in production."""
     app = make_app(folder, "INFO", **changes)
     await app.start()
     app.garbage.start()
+    app.huge_pages.start()
     try:
         yield Bench(app)
     finally:
+        app.huge_pages.stop()
         app.garbage.stop()
         await app.stop()

@@ -65,6 +65,10 @@ class Worker:
         await self._ask("debug.incr", list(range(count)))
         return {"seconds": time.perf_counter() - started, "creation_cpu_us": created}
 
+    async def settle(self) -> dict[str, Any]:
+        """The heap as it is after a while: in huge pages, if it is big enough for that."""
+        return {"huge_pages_bytes": self._app.huge_pages.pass_now()}
+
     async def _ask(self, method: str, chosen: list[int]) -> float:
         """CPU microseconds each."""
         frames = [self._bench.frame(self._bench.opened[i], method, METHODS[method]) for i in chosen]
@@ -238,8 +242,8 @@ def requests(workers: dict[int, Process], rounds: int, slice_: int) -> dict[str,
 
 
 def made(count: int, worker: Process) -> Any:
-    """Sessions of a worker, and what they cost."""
-    return worker("create", count=count)
+    """Sessions of a worker, what they cost, and how much of them is in huge pages."""
+    return {**worker("create", count=count), **worker("settle")}
 
 
 async def run(quick: bool = False) -> dict[str, Any]:
@@ -297,6 +301,12 @@ def _print(result: dict[str, Any]) -> None:
         )
     ]
     rows.append(["creation, CPU us", *(result["creation"][n]["creation_cpu_us"] for n in counts)])
+    rows.append(
+        [
+            "in huge pages, MB",
+            *(result["creation"][n]["huge_pages_bytes"] / 2**20 for n in counts),
+        ]
+    )
     for becoming, of in reaped.items():
         rows.append([f"idle at once, {becoming}: how many", *(of[n]["count"] for n in counts)])
         rows.append(["  CPU us each", *(of[n]["cpu_us_each"] for n in counts)])

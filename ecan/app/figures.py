@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ecan.gateway import Gateway
     from ecan.handlers.registry import Registry
     from ecan.observability import EventBus, Metrics
-    from ecan.runtime import LoopClock, Stall, WorkerThreads
+    from ecan.runtime import HugePages, LoopClock, Stall, WorkerThreads
     from ecan.store import SessionStore
 
 LAG_INTERVAL_S = 1.0
@@ -36,6 +36,7 @@ class Figures:
     registry: Registry
     store: SessionStore
     workers: WorkerThreads
+    huge_pages: HugePages
     guard: PoisonGuard
     sessions: SessionService
     gateway: Gateway
@@ -153,4 +154,5 @@ class Figures:
         gauge("dead_letters", lambda: self.metrics.dead_letters)
         gauge("methods_suspended", lambda: dict.fromkeys(self.guard.suspended, 1.0))
         gauge("store_degraded", lambda: float(self.store.trouble is not None))
+        gauge("huge_pages_bytes", lambda: self.huge_pages.bytes)
         gauge("draining", lambda: float(self._draining))

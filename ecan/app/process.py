@@ -42,6 +42,7 @@ async def serve(config: Settings) -> int:
         # Only then: a server without one ends with its terminal, as programs do.
         loop.add_signal_handler(signal.SIGHUP, app.gateway.certificate.reload)
     app.garbage.start()
+    app.huge_pages.start()
     print(  # noqa: T201 - the ready line is part of the contract
         f"ecan: ready on {'https' if config.tls_cert else 'http'}://{_host(config)}:"
         f"{app.gateway.port} (mode={config.mode}, store={app.store.name}, "
@@ -55,6 +56,7 @@ async def serve(config: Settings) -> int:
     hurried = not drain.done()
     for task in (drain, second):
         task.cancel()
+    app.huge_pages.stop()
     app.garbage.stop()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0 if hurried else 10.0):

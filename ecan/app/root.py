@@ -25,6 +25,7 @@ from ecan.handlers.reload import Reloader
 from ecan.observability import Metrics, get_logger, serve_metrics
 from ecan.runtime import (
     GarbageKeeper,
+    HugePages,
     LoopClock,
     ProcessLane,
     StallWatchdog,
@@ -75,8 +76,9 @@ class App(Figures):
             self.processes,
         )
         self.watchdog = StallWatchdog(self.loop, on_stall=self._stalled)
-        # Started by the process, whose garbage it is, not by the app.
+        # Started by the process, whose garbage and heap it is, not by the app.
         self.garbage = GarbageKeeper(self.clock, self.metrics.gc_pause.observe)
+        self.huge_pages = HugePages(self.clock)
         self.guard = PoisonGuard()
         self.directory = Directory()
         self.sessions = SessionService(self.directory, self.guard, self.metrics)

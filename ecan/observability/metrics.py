@@ -88,6 +88,7 @@ GAUGES = {
     "dead_letters": (None, "Crashing requests kept."),
     "methods_suspended": ("method", "1 for each method that is switched off."),
     "store_degraded": (None, "1 while changes cannot be written."),
+    "huge_pages_bytes": (None, "Memory in huge pages after the last pass over the heap."),
     "draining": (None, "1 while the server shuts down."),
 }
 """What may be given to `Metrics.gauge_callback`."""

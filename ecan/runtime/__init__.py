@@ -12,6 +12,7 @@ from ecan.runtime.actor import LoopActor
 from ecan.runtime.clock import Clock, Handle, LoopClock
 from ecan.runtime.future import LoopFuture
 from ecan.runtime.garbage import GarbageKeeper, Look
+from ecan.runtime.huge_pages import HugePages
 from ecan.runtime.loop import run_fenced
 from ecan.runtime.mailbox import Mail, Mailbox, MailboxFullError
 from ecan.runtime.processes import (
@@ -30,6 +31,7 @@ __all__ = [
     "Clock",
     "GarbageKeeper",
     "Handle",
+    "HugePages",
     "Job",
     "Look",
     "LoopActor",
