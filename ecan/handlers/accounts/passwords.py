@@ -1,31 +1,31 @@
-"""Passwords: the rules for new ones, and argon2id that never blocks the loop.
+"""Passwords: the rules for new ones, and the queue of those who wait for a hash.
 
-A hash costs 20 ms and 19 MiB on purpose. Two at a time, and a bounded number of
-logins that wait for their turn, keep a storm of logins from eating the server.
+A hash costs 20 ms and 19 MiB on purpose, in a process of its own (`hashing`). Few at a
+time, and a bounded number of logins that wait for their turn, keep a storm of logins from
+eating the server; whoever finds the queue full is told when there will be room.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
-import sys
-import threading
+import time
 import unicodedata
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
-
-import argon2
+from typing import TYPE_CHECKING
 
 from ecan.errors import ReplyError
+from ecan.handlers.accounts.hashing import HashingProcess, owasp_hasher
 from ecan.protocol.codes import ErrorCode
 from ecan.store.users import username_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+    from typing import TypeVar
 
-T = TypeVar("T")
+    from ecan.handlers.accounts.hashing import Hashes
+
+    T = TypeVar("T")
 
 MIN_CHARS = 8
 MAX_CHARS = 1024
@@ -34,17 +34,17 @@ MAX_CHARS = 1024
 MAX_BYTES = 4096
 """Of UTF-8, so that no alphabet gets less than `MAX_CHARS`."""
 
-TIME_COST, MEMORY_KIB, PARALLELISM = 2, 19456, 1
-"""OWASP Password Storage Cheat Sheet, Argon2id (P16)."""
-
-THREADS = 2
-HASHING_NICE = 10
-"""A tenth of the loop's weight where they share a CPU."""
-
 MAX_WAITING = 64
-"""A login at the end of this queue waits 0.7 s; whoever comes then is told to come again."""
+"""A login at the end of this queue waits 0.7 s with two CPUs."""
 
-BUSY_RETRY_MS = 1000
+MAX_WAIT_S = 5.0
+"""Nobody is put into a queue that takes longer, as it does when sessions want all CPUs."""
+
+FIRST_GUESS_S = 0.02
+"""Of a hash, until some were made."""
+
+MIN_RETRY_S, MAX_RETRY_S = 1.0, 30.0
+"""After these who found the queue full is told to come again."""
 
 # Without characters that look alike: 31^20 is 99 bits.
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -96,16 +96,6 @@ def generate_password() -> str:
     )
 
 
-def owasp_hasher() -> argon2.PasswordHasher:
-    """argon2id as P16 promises it."""
-    return argon2.PasswordHasher(
-        time_cost=TIME_COST,
-        memory_cost=MEMORY_KIB,
-        parallelism=PARALLELISM,
-        type=argon2.Type.ID,
-    )
-
-
 def hash_password(password: str) -> str:
     """A hash for the command line; blocks for 20 ms. Runs on: any thread but the loop's.
 
@@ -115,45 +105,40 @@ def hash_password(password: str) -> str:
     return owasp_hasher().hash(normalize(password))
 
 
-def _give_way() -> None:
-    """Whoever works in a session goes before whoever logs in. Runs in a hashing thread."""
-    if sys.platform == "linux":  # where a thread has a priority of its own
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASHING_NICE)
-
-
 class Passwords:
-    """Hashing and verifying off the loop.
+    """Hashing and verifying off the loop, in turns.
 
     Args:
-        hasher: its parameters are those of new hashes; others are replaced at login.
-        threads: hashes at one time.
-        max_waiting: requests that may wait for a thread.
+        hashes: who does it; belongs to this from `start` to `close`.
+        max_waiting: requests that may wait for their turn.
+        clock: monotonic seconds.
     """
 
     def __init__(
         self,
-        hasher: argon2.PasswordHasher | None = None,
+        hashes: Hashes | None = None,
         *,
-        threads: int = THREADS,
         max_waiting: int = MAX_WAITING,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._hasher = hasher or owasp_hasher()
-        self._max_admitted = threads + max_waiting
+        self._hashes = hashes or HashingProcess()
+        self._parameters = owasp_hasher()
+        self._max_admitted = self._hashes.threads + max_waiting
         self._admitted = 0
-        self._turns = asyncio.Semaphore(threads)
-        self._pool = ThreadPoolExecutor(
-            threads, thread_name_prefix="ecan-argon2", initializer=_give_way
-        )
+        self._turns = asyncio.Semaphore(self._hashes.threads)
+        self._clock = clock
+        self._hash_s = FIRST_GUESS_S
+        self._next_free = 0.0
         self._dummy = ""
 
     async def start(self) -> None:
         """Make the hash that is verified for users who do not exist."""
+        await self._hashes.start()
         self._dummy = await self.hash(secrets.token_urlsafe())
 
-    def close(self) -> None:
-        """Let the threads end; running hashes finish."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """Let the process end; hashes under way fail."""
+        await self._hashes.close()
 
     @contextlib.contextmanager
     def admit(self) -> Iterator[None]:
@@ -162,11 +147,15 @@ class Passwords:
         Raises:
             ReplyError: RATE_LIMITED, the queue is full.
         """
-        if self._admitted >= self._max_admitted:
+        # One that nobody waits in is never too long.
+        too_long = self._admitted * self._each_s > MAX_WAIT_S and (
+            self._admitted >= self._hashes.threads
+        )
+        if too_long or self._admitted >= self._max_admitted:
             raise ReplyError(
                 ErrorCode.RATE_LIMITED,
                 "Too many people are logging in. Try again in a moment.",
-                retry_after_ms=BUSY_RETRY_MS,
+                retry_after_ms=round(self._book() * 1000),
             )
         self._admitted += 1
         try:
@@ -180,7 +169,7 @@ class Passwords:
             text = normalize(password)
         except PasswordRuleError:
             text, password_hash = "", None
-        fits = await self._run(self._verify, password_hash or self._dummy, text)
+        fits = await self._in_turn(self._hashes.verify, password_hash or self._dummy, text)
         return fits and password_hash is not None
 
     async def hash(self, password: str) -> str:
@@ -189,22 +178,42 @@ class Passwords:
         Raises:
             PasswordRuleError: see `normalize`.
         """
-        return await self._run(self._hasher.hash, normalize(password))
+        return await self._in_turn(self._hashes.hash, normalize(password))
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether the hash was made with other parameters than new ones are."""
-        return self._hasher.check_needs_rehash(password_hash)
+        return self._parameters.check_needs_rehash(password_hash)
 
-    def _verify(self, password_hash: str, text: str) -> bool:
-        try:
-            return self._hasher.verify(password_hash, text)
-        except (argon2.exceptions.VerifyMismatchError, argon2.exceptions.InvalidHashError):
-            return False
+    @property
+    def _each_s(self) -> float:
+        """Between the ends of two hashes while there is a queue."""
+        return self._hash_s / self._hashes.threads
 
-    async def _run(self, function: Callable[..., T], *args: str) -> T:
-        # INVARIANT: the pool's own queue, which nobody bounds, stays empty: a turn ends
-        # with the thread's work, not with the caller's patience (hence the shield).
+    def _book(self) -> float:
+        """Seconds until there will be room: nobody else is told the same moment.
+
+        All told "in a second" would all come in a second, and nearly all in vain.
+        """
+        now = self._clock()
+        free_at = max(self._next_free + self._each_s, now + MIN_RETRY_S)
+        self._next_free = min(free_at, now + MAX_RETRY_S)
+        return self._next_free - now
+
+    async def _in_turn(self, ask: Callable[..., Awaitable[T]], *args: str) -> T:
+        # INVARIANT: a turn ends with the work, not with the caller's patience (hence the
+        # shield): what cancelled logins left behind would be a queue that nobody bounds.
         await self._turns.acquire()
-        work = asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
-        work.add_done_callback(lambda _: self._turns.release())
+        work = asyncio.ensure_future(self._timed(ask, *args))
+        work.add_done_callback(self._turn_ended)
         return await asyncio.shield(work)
+
+    async def _timed(self, ask: Callable[..., Awaitable[T]], *args: str) -> T:
+        began = self._clock()
+        answer = await ask(*args)
+        self._hash_s += (self._clock() - began - self._hash_s) / 8
+        return answer
+
+    def _turn_ended(self, work: asyncio.Future[T]) -> None:
+        self._turns.release()
+        if not work.cancelled():
+            work.exception()  # told to who still waits, if anybody does

@@ -53,7 +53,7 @@ _log = get_logger(__name__)
 class AccountService:
     """Users, passwords and logins.
 
-    Runs on: the loop; SQLite has one thread of its own, hashing two.
+    Runs on: the loop; SQLite has a thread of its own, hashing a process.
 
     Args:
         store: not yet open; belongs to this service from `start` to `stop`.
@@ -93,7 +93,7 @@ class AccountService:
 
     async def stop(self) -> None:
         """Let go of file and threads; end `watch` first."""
-        self._passwords.close()
+        await self._passwords.close()
         await self._db(self._store.close)
         self._thread.shutdown(wait=False)
 

@@ -22,7 +22,7 @@ def mono():
 
 
 @pytest.fixture
-def hasher():
+async def hasher():
     return CountingHasher()
 
 

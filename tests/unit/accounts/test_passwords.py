@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-import threading
-import time
+import itertools
 
 import argon2
 import pytest
-from accounts_kit import CountingHasher
+from accounts_kit import FakeMono
 from argon2 import Type, extract_parameters
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ecan.errors import ReplyError
+from ecan.handlers.accounts.hashing import HashingProcess
 from ecan.handlers.accounts.passwords import (
-    HASHING_NICE,
+    MAX_RETRY_S,
+    MAX_WAIT_S,
+    MIN_RETRY_S,
     PasswordRuleError,
     Passwords,
     check_new_password,
@@ -28,17 +28,17 @@ from ecan.handlers.accounts.passwords import (
 
 
 @pytest.fixture
-def hasher():
-    return CountingHasher()
+def mono():
+    return FakeMono()
 
 
 @pytest.fixture
-async def passwords(hasher):
-    passwords = Passwords(hasher, threads=2, max_waiting=3)
+async def passwords(hasher, mono):
+    passwords = Passwords(hasher, max_waiting=3, clock=mono)
     await passwords.start()
     yield passwords
     hasher.gate.set()
-    passwords.close()
+    await passwords.close()
 
 
 async def until(condition):
@@ -55,11 +55,15 @@ async def test_hashes_are_argon2id_as_owasp_says_p16(passwords):
         assert not passwords.needs_rehash(password_hash)
 
 
-async def test_what_is_shipped_is_owasp():
+async def test_what_is_shipped_is_owasp_in_a_process_p16():
     passwords = Passwords()
-    assert passwords._hasher.memory_cost == 19456
-    assert passwords._max_admitted == 66
-    passwords.close()
+    assert isinstance(passwords._hashes, HashingProcess)
+    assert passwords._max_admitted == passwords._hashes.threads + 64
+    await passwords.start()
+    made = await passwords.hash("correct horse")
+    assert extract_parameters(made) == extract_parameters(hash_password("correct horse"))
+    assert await passwords.verify(made, "correct horse")
+    await passwords.close()
 
 
 async def test_a_password_fits_its_own_hash_only(passwords):
@@ -151,70 +155,113 @@ def test_generated_passwords_are_good_and_differ():
         assert not set("0O1lI ") & set(password)
 
 
+async def login(passwords):
+    with passwords.admit():
+        return await passwords.verify(None, "x")
+
+
+def refusal(passwords):
+    """Seconds after which one who is not admitted is told to come again; None: is admitted."""
+    try:
+        with passwords.admit():
+            return None
+    except ReplyError as error:
+        return error.retry_after_ms / 1000 if error.code == "RATE_LIMITED" else None
+
+
 async def test_the_queue_has_an_end(passwords, hasher):
     """Two at work, three waiting; whoever comes then is told to come again."""
     hasher.gate.clear()
-
-    async def login():
-        with passwords.admit():
-            return await passwords.verify(None, "x")
-
-    logins = [asyncio.create_task(login()) for _ in range(8)]
+    logins = [asyncio.create_task(login(passwords)) for _ in range(8)]
     await asyncio.sleep(0)
     await until(lambda: sum(task.done() for task in logins) == 3)
     for task in logins[5:]:
         error = task.exception()
         assert isinstance(error, ReplyError)
-        assert (error.code, error.retry_after_ms) == ("RATE_LIMITED", 1000)
-    await until(passwords._pool._work_queue.empty)  # the two at work have been taken
-    await asyncio.sleep(0.01)
-    assert passwords._pool._work_queue.empty()
+        assert error.code == "RATE_LIMITED"
+        assert error.retry_after_ms >= MIN_RETRY_S * 1000
+    await until(lambda: hasher.running == 2)
     hasher.gate.set()
     assert await asyncio.gather(*logins[:5]) == [False] * 5
     assert passwords._admitted == 0
 
 
+async def test_those_who_are_refused_are_told_one_moment_each(passwords, hasher, mono):
+    """As many as there will be turns until then; all in a second would come in vain."""
+    passwords._hash_s = 0.1
+    hasher.gate.clear()
+    logins = [asyncio.create_task(login(passwords)) for _ in range(5)]
+    await until(lambda: passwords._admitted == 5)
+    told = [refusal(passwords) for _ in range(100)]
+    assert told[0] == MIN_RETRY_S
+    steps = [after - before for before, after in itertools.pairwise(told)]
+    assert steps == pytest.approx([0.05] * 99, abs=0.002)  # two at a time
+    mono.at += 3.0
+    assert refusal(passwords) == pytest.approx(told[-1] + 0.05 - 3.0, abs=0.002)
+    told = [refusal(passwords) for _ in range(2000)]
+    assert max(told) == MAX_RETRY_S, "nobody is sent away for longer, whoever asks how often"
+    mono.at += 100.0
+    assert refusal(passwords) == MIN_RETRY_S
+    hasher.gate.set()
+    await asyncio.gather(*logins)
+
+
+async def test_a_queue_that_takes_too_long_is_full(passwords, hasher):
+    """Where sessions want all CPUs, hashes take longer; so many need not be promised."""
+    passwords._hash_s = 0.9 * MAX_WAIT_S
+    hasher.gate.clear()
+    logins = [asyncio.create_task(login(passwords)) for _ in range(3)]
+    await until(lambda: passwords._admitted == 3)
+    assert refusal(passwords) is not None
+    hasher.gate.set()
+    await asyncio.gather(*logins)
+    passwords._hash_s = 100.0
+    assert refusal(passwords) is None, "but never so full that nobody may try"
+
+
+async def test_how_long_a_hash_takes_is_learnt(passwords, hasher, mono):
+    """From those that are made."""
+    for _ in range(50):
+        hasher.gate.clear()
+        hashing = asyncio.create_task(passwords.hash("correct horse"))
+        await until(lambda: hasher.running)
+        mono.at += 0.3
+        hasher.gate.set()
+        await hashing
+    assert passwords._hash_s == pytest.approx(0.3, rel=0.01)
+
+
 async def test_cancelled_logins_leave_no_work_behind(passwords, hasher):
+    """Those at work go on, those that waited do not; the next is served."""
     hasher.gate.clear()
     hasher.verified.clear()
     for _ in range(5):
         tasks = [asyncio.create_task(passwords.verify(None, "x")) for _ in range(10)]
         await asyncio.sleep(0)
+        await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    await until(passwords._pool._work_queue.empty)  # the two at work have been taken
-    await asyncio.sleep(0.01)
-    assert passwords._pool._work_queue.empty()
+    assert len(hasher.verified) == hasher.running == 2
     hasher.gate.set()
     assert await passwords.verify(None, "x") is False
-    assert len(hasher.verified) == 3  # the two that had begun, and the last
 
 
-async def test_the_loop_goes_on_while_passwords_are_hashed(passwords, hasher):
+async def test_a_hash_that_fails_when_nobody_waits_any_more_is_no_noise(passwords, hasher, caplog):
+    """The login was cancelled, then the process died."""
     hasher.gate.clear()
-    login = asyncio.create_task(passwords.verify(None, "x"))
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert not login.done()
+    task = asyncio.create_task(passwords.verify("$nonsense", "x"))
+    await until(lambda: hasher.running)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    async def dies(*_):
+        raise ReplyError("BUSY", "gone")
+
+    hasher._work = dies
     hasher.gate.set()
-    assert not await login
-
-
-async def test_a_verification_takes_about_20_ms(passwords):
-    password_hash = await passwords.hash("correct horse")
-    begun = time.perf_counter()
-    for _ in range(5):
-        await passwords.verify(password_hash, "correct horse")
-    print(f"verify: {(time.perf_counter() - begun) / 5 * 1000:.1f} ms")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
-async def test_hashing_gives_way_to_the_loop(passwords):
-    """A storm of logins must not take the CPU from those who work."""
-    loop_nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    nice = await asyncio.get_running_loop().run_in_executor(
-        passwords._pool, lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    )
-    assert nice == min(19, HASHING_NICE)
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == loop_nice
+    with pytest.raises(ReplyError):
+        await passwords.verify("$nonsense", "x")
+    await until(lambda: not hasher.running)
+    assert passwords._turns._value == 2
+    assert "never retrieved" not in caplog.text
