@@ -20,6 +20,9 @@ TEXT = 0x81
 PING = 0x89
 """FIN and the opcode of a ping."""
 
+CLOSE = 0x88
+"""FIN and the opcode of a close frame."""
+
 MASKED = 0x80
 FIN = 0x80
 BINARY_OPCODE = 2

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from ecan.gateway.transport import CLOSE_TIMEOUT_S, OPEN_TIMEOUT_S
+from ecan.gateway.transport import CLOSE_TIMEOUT_S, MAX_WAITING_BYTES, OPEN_TIMEOUT_S
 from ecan.observability import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from websockets.http11 import Response
+
+    from ecan.gateway.turns import Turns
 
 END_OF_HEAD = b"\r\n\r\n"
 
@@ -30,6 +32,7 @@ class Handshake(asyncio.Protocol):
     """One TCP connection until it is upgraded, answered, or late.
 
     Args:
+        newcomers: where it waits for its turn.
         answer: the response to plain HTTP, or None; see `Edge.answer`.
         serving: whether upgrades are still taken.
         upgrade: takes the connection over: request, head of the answer, and the bytes
@@ -39,11 +42,13 @@ class Handshake(asyncio.Protocol):
 
     def __init__(
         self,
+        newcomers: Turns,
         answer: Callable[[Request], Response | None],
         serving: Callable[[], bool],
         upgrade: Callable[[Any, Request, bytes, bytes], None],
         ended: Callable[[Handshake], None],
     ) -> None:
+        self._newcomers = newcomers
         self._answer = answer
         self._serving = serving
         self._upgrade = upgrade
@@ -51,6 +56,8 @@ class Handshake(asyncio.Protocol):
         self._protocol = ServerProtocol()
         self._transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
+        self._come = b""
+        self._ended_input = False
         self._tail = b""
         self._done = False
 
@@ -62,7 +69,30 @@ class Handshake(asyncio.Protocol):
         self._cut_after(OPEN_TIMEOUT_S)
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`. The parser bounds the lines and their number."""
+        """See `asyncio.Protocol`."""
+        is_in_line, self._come = bool(self._come), self._come + data
+        if len(self._come) > MAX_WAITING_BYTES:
+            self._transport.pause_reading()
+        if not is_in_line:
+            self._newcomers.take(self._let_in)
+
+    def eof_received(self) -> bool:
+        """See `asyncio.Protocol`; what came before the end is answered still."""
+        self._ended_input = True
+        return bool(self._come)
+
+    def _let_in(self) -> None:
+        data, self._come = self._come, b""
+        if self._transport.is_closing():
+            return
+        if len(data) > MAX_WAITING_BYTES:
+            self._transport.resume_reading()
+        self._take(data)
+        if self._ended_input and not self._transport.is_closing():
+            self._transport.close()
+
+    def _take(self, data: bytes) -> None:
+        """The parser bounds the lines and their number."""
         if self._done:
             return
         # The parser would take frames behind the head for its own: it gets no more than that.

@@ -74,7 +74,10 @@ class PicowsListener:
             await self._server.wait_closed()
 
     def _make(self) -> Handshake:
-        made = Handshake(self._edge.answer, self._server.is_serving, self._upgrade, self._gone)
+        edge = self._edge
+        made = Handshake(
+            edge.doors.newcomers, edge.answer, self._server.is_serving, self._upgrade, self._gone
+        )
         self._there.add(made)
         return made
 

@@ -67,6 +67,7 @@ class PicowsWire(WireBase, WSListener):
     ) -> None:
         super().__init__()
         self.router = edge.router
+        self.doors = edge.doors
         self.transport = transport
         self.loop = loop
         self._edge = edge
@@ -103,6 +104,7 @@ class PicowsWire(WireBase, WSListener):
             if self._open:
                 self.take_text(frame.get_payload_as_bytes())
         elif kind is _CLOSE:
+            self.take_kept()
             self._close_received(frame.get_payload_as_bytes())
         elif not self._open:
             return

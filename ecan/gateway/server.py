@@ -12,6 +12,7 @@ from ecan.gateway.connection import Connection
 from ecan.gateway.http import client_address, header
 from ecan.gateway.tls import Certificate
 from ecan.gateway.transport import CLOSE_TIMEOUT_S, make_listener
+from ecan.gateway.turns import Doors
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode
 
@@ -40,6 +41,7 @@ class Gateway:
 
     Attributes:
         router: gets every frame.
+        doors: where crowds wait for their turn.
         certificate: of TLS without a proxy; None before `start` and without one.
 
     Raises:
@@ -57,6 +59,7 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self.router = router
+        self.doors = Doors(asyncio.get_running_loop())
         self._sessions = sessions
         self._answers = answers
         self._clock = clock

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ecan.config import Settings
     from ecan.gateway.connection import Connection
     from ecan.gateway.router import Router
+    from ecan.gateway.turns import Doors
 
 OPEN_TIMEOUT_S = 10.0
 """For a handshake, from the connection to the last byte of its request."""
@@ -25,6 +26,9 @@ CLOSE_TIMEOUT_S = 2.0
 PING_INTERVAL_S = PING_TIMEOUT_S = 20.0
 
 BACKLOG = 1024
+
+MAX_WAITING_BYTES = 2**16
+"""Of a client that sends on while its handshake waits for its turn."""
 
 
 class ClientWire(Wire, Protocol):
@@ -37,6 +41,7 @@ class Edge(Protocol):
     """What a transport asks of the gateway. Runs on: the loop."""
 
     router: Router
+    doors: Doors
 
     def answer(self, request: Request) -> Response | None:
         """The response to plain HTTP and to who may not upgrade; None: shake hands."""

@@ -16,10 +16,11 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
-from ecan.gateway.framing import PING, FrameReader, text_header
+from ecan.gateway.framing import CLOSE, PING, FrameReader, text_header
 from ecan.gateway.transport import (
     BACKLOG,
     CLOSE_TIMEOUT_S,
+    MAX_WAITING_BYTES,
     OPEN_TIMEOUT_S,
     PING_INTERVAL_S,
     PING_TIMEOUT_S,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ecan.config import Settings
     from ecan.gateway.router import Router
     from ecan.gateway.transport import Edge
+    from ecan.gateway.turns import Doors
 
 _tasks: set[asyncio.Task[None]] = set()
 
@@ -88,7 +90,8 @@ class WebsocketsListener:
             await self._server.wait_closed()
 
     def _make(self, protocol: Any, server: Any, **options: Any) -> WebSocket:
-        wire = WebSocket(protocol, server, router=self._edge.router, **options)
+        edge = self._edge
+        wire = WebSocket(protocol, server, router=edge.router, doors=edge.doors, **options)
         self._wires.add(wire)
         return wire
 
@@ -105,6 +108,7 @@ class WebsocketsListener:
         assert task is not None  # noqa: S101 - the library runs this in one
         task.add_done_callback(wire.forget)
         self._edge.opened(wire)
+        wire.end_input()
         try:
             await wire.wait_closed()
         finally:
@@ -116,17 +120,27 @@ class WebSocket(WireBase, ServerConnection):
 
     Args:
         router: gets every text frame.
+        doors: see `WireBase`; the handshake waits there, too.
     """
 
     def __init__(
-        self, protocol: ServerProtocol, server: Any, *, router: Router, **options: Any
+        self,
+        protocol: ServerProtocol,
+        server: Any,
+        *,
+        router: Router,
+        doors: Doors,
+        **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
         self.router = router
+        self.doors = doors
         self.transport = None
         self._frames: FrameReader | None = None
         self._max_size = int(protocol.max_message_size or 0)
         self._clean = False
+        self._come = b""
+        self._input_ended = False
 
     # -- incoming --------------------------------------------------------------------
 
@@ -136,9 +150,8 @@ class WebSocket(WireBase, ServerConnection):
         if frames is None:
             # The first bytes after the handshake. If the client sent frames before it was
             # answered, the library may be in the middle of one: then it keeps them all.
-            if self.protocol.state is not OPEN or not self._clean:
-                self._clean = data.endswith(b"\r\n\r\n")
-                super().data_received(data)
+            if self._come or self.protocol.state is not OPEN or not self._clean:
+                self._begin(data)
                 return
             frames = self._frames = FrameReader(self._max_size)
         if self.protocol.state is not OPEN:
@@ -148,7 +161,43 @@ class WebSocket(WireBase, ServerConnection):
             if is_text:
                 self.take_text(part)
             elif part[0] != PING or frames.given_up or self.answers_pings():
+                if part[0] == CLOSE:
+                    self.take_kept()
                 super().data_received(part)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The other end sends no more; what it has asked before that is answered still."""
+        if self._come or (self.request is not None and self.response is None):
+            self._input_ended = True
+            return True
+        return super().eof_received()
+
+    def _begin(self, data: bytes) -> None:
+        """A part of the handshake, which has to wait for its turn; or the library's."""
+        if self.request is not None and not self._come:
+            super().data_received(data)
+            return
+        is_in_line, self._come = bool(self._come), self._come + data
+        if len(self._come) > MAX_WAITING_BYTES:
+            self._read_no_more()
+        if not is_in_line:
+            self.doors.newcomers.take(self._shake_hands)
+
+    def _shake_hands(self) -> None:
+        data, self._come = self._come, b""
+        if self.connection_lost_waiter.done():
+            return
+        self._read_on()
+        self._clean = data.endswith(b"\r\n\r\n")
+        super().data_received(data)
+        if self.request is None:
+            self.end_input()
+
+    def end_input(self) -> None:
+        """Now the end of the input counts, if it has come."""
+        if self._input_ended:
+            super().eof_received()
+            self.transport.close()
 
     def process_event(self, event: Any) -> None:
         """Take data frames; leave the handshake, pongs and the rest to the library.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ecan.gateway.connection import MAX_BACKLOG_BYTES
@@ -13,8 +14,14 @@ if TYPE_CHECKING:
 
     from ecan.gateway.connection import Connection
     from ecan.gateway.router import Router
+    from ecan.gateway.turns import Doors
 
 CONT, TEXT, BINARY = 0, 1, 2
+
+PORTION = 4
+PORTION_S = 0.01
+"""So many messages in so much time pass at once; a client that sends more waits for itself,
+not the others for it (P6)."""
 
 log = get_logger("ecan.wire")
 
@@ -27,15 +34,23 @@ class WireBase:
         transport: asyncio's, None before there is one.
         loop: where it runs.
         router: gets every message.
+        doors: where it waits for its turn with a first message, or with too many.
     """
 
     client: Connection
     transport: Any
     loop: asyncio.AbstractEventLoop
     router: Router
+    doors: Doors
     _parts: bytearray | None = None
     _binary = False
     _paused: asyncio.TimerHandle | None = None
+    _left = 0
+    _portion_ends = 0.0
+    _kept: deque[Any] | None = None
+    _is_new = True
+    _in_line = False
+    _unread = False
 
     def takes_frames(self) -> bool:
         """See `Wire.takes_frames`."""
@@ -45,6 +60,14 @@ class WireBase:
 
     def take_text(self, data: Any) -> None:
         """A whole text message came."""
+        left = self._left
+        if left:
+            self._left = left - 1
+            self._receive(data)
+        else:
+            self._take_more(data)
+
+    def _receive(self, data: Any) -> None:
         if not self.takes_frames():  # first: before the handshake there is no client
             return
         client = self.client
@@ -55,6 +78,51 @@ class WireBase:
         except Exception:
             log.exception("router.failed", connection=client.id)
             client.close(CloseCode.INTERNAL_ERROR, "Internal error.")
+
+    def _take_more(self, data: Any) -> None:
+        """The connection had its portion."""
+        now = self.loop.time()
+        if now >= self._portion_ends and not (
+            self._is_new or self._in_line or self._paused is not None
+        ):
+            self._portion_ends = now + PORTION_S
+            self._left = PORTION - 1
+            self._receive(data)
+            return
+        if self._kept is None:
+            self._kept = deque()
+        self._kept.append(data)
+        if len(self._kept) > PORTION:
+            self._read_no_more()  # what is kept is what was read at once, no more (P8)
+        self._stand_in_line()
+
+    def _stand_in_line(self) -> None:
+        if self._in_line or self._paused is not None:
+            return
+        self._in_line = True
+        doors, is_new, self._is_new = self.doors, self._is_new, False
+        (doors.newcomers if is_new else doors.greedy).take(self._take_portion)
+
+    def _take_portion(self) -> None:
+        self._in_line = False
+        kept = self._kept
+        left = PORTION
+        while kept and left and self._paused is None:
+            left -= 1
+            self._receive(kept.popleft())
+        if kept:
+            self._stand_in_line()
+        elif self._paused is None:
+            # INVARIANT: `_left` is 0 while something is kept, so that messages stay in order.
+            self._left = left
+            self._kept = None
+            self._read_on()
+
+    def take_kept(self) -> None:
+        """The other end closes: what it sent before that counts."""
+        kept, self._kept = self._kept, None
+        for data in kept or ():
+            self._receive(data)
 
     def take_part(self, opcode: int, data: Any, *, fin: bool) -> None:
         """A fragment came, or a whole binary message; the transport has checked their order."""
@@ -82,15 +150,26 @@ class WireBase:
     # -- Wire ------------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
-        """See `Wire.pause`."""
+        """See `Wire.pause`; nothing that was read already is taken meanwhile."""
         if self._paused is None:
-            self.transport.pause_reading()
+            self._left = 0
+            self._read_no_more()
             self._paused = self.loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         self._paused = None
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
+        self._stand_in_line()
+
+    def _read_no_more(self) -> None:
+        if not self._unread:
+            self._unread = True
+            self.transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._unread:
+            self._unread = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def buffered_bytes(self) -> int:
         """See `Wire.buffered_bytes`."""

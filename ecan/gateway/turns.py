@@ -1,0 +1,76 @@
+"""Turns, so that a crowd that comes at once does not hold up the others (P6).
+
+In one turn the loop reads every socket that has something, and all that was read is worked
+through before it looks again. 500 handshakes, or ten clients with 128 requests each, would
+be one long turn for everybody; here they are many short ones, with the others in between.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+NEWCOMERS = 4
+"""Handshakes and first messages in a turn of the loop: 1 ms."""
+
+GREEDY = 4
+"""Portions of messages in a turn, of connections that send more than others: 0.5 ms."""
+
+
+class Turns:
+    """Lets so many calls run in each turn of the loop; more wait, in order.
+
+    Args:
+        loop: whose turns.
+        at_once: calls in one of them.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, at_once: int) -> None:
+        self._loop = loop
+        self._at_once = at_once
+        self._left = at_once
+        self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self, call: Callable[..., object], *args: Any) -> None:
+        """Do it now if there is room in this turn, else as soon as there is."""
+        if not self._left:
+            self._waiting.append((call, args))
+            return
+        if self._left == self._at_once:
+            self._loop.call_soon(self._next)
+        self._left -= 1
+        call(*args)
+
+    def _next(self) -> None:
+        waiting = self._waiting
+        self._left = self._at_once
+        if not waiting:
+            return
+        self._loop.call_soon(self._next)
+        while waiting and self._left:
+            self._left -= 1
+            call, args = waiting.popleft()
+            try:
+                call(*args)
+            except Exception as error:  # noqa: BLE001 - of one, which the others do not mind
+                self._loop.call_exception_handler({"message": "a turn failed", "exception": error})
+
+
+class Doors:
+    """The two crowds of a gateway.
+
+    Attributes:
+        newcomers: handshakes, and the first message of a connection.
+        greedy: portions of connections that send more at once, or faster, than others.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.newcomers = Turns(loop, NEWCOMERS)
+        self.greedy = Turns(loop, GREEDY)
