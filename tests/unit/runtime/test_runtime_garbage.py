@@ -75,6 +75,64 @@ def test_what_survives_two_looks_is_set_aside(keeper, pauses):
     del kept
 
 
+def young():
+    return len(gc.get_objects(generation=0)) + len(gc.get_objects(generation=1))
+
+
+def test_what_replaces_other_objects_is_looked_at_in_time(keeper, clock, monkeypatch):
+    """Where as many die as are made, Python's own count never says that it is time."""
+    monkeypatch.setattr(garbage, "GOOD_PAUSE_S", 1e-5)  # these objects are quickly looked at
+    ring = [[] for _ in range(20_000)]
+    gc.collect(1)
+    most = 0
+    for turn in range(600):
+        for number in range(100):
+            ring[(turn * 100 + number) % 20_000] = []
+        clock.advance(0.002)
+        if turn > 200:
+            most = max(most, young())
+    assert most < 10_000
+    ring.clear()
+
+
+def test_looks_are_as_often_as_it_takes_for_a_short_one(keeper, clock, monkeypatch):
+    """Often when much is made, seldom when nothing is."""
+    monkeypatch.setattr(garbage, "GOOD_PAUSE_S", 1e-5)
+    kept = []
+    for _ in range(50):
+        kept += [[] for _ in range(3000)]
+        clock.advance(0.004)
+    assert keeper._every_s < garbage.MAX_EVERY_S / 2
+    clock.advance(10.0)
+    assert keeper._every_s == garbage.MAX_EVERY_S
+    kept.clear()
+
+
+def test_what_a_timed_look_sees_twice_is_set_aside(keeper, clock):
+    """As by Python's own: a cycle may die between two looks, and is freed."""
+    before = gc.get_freeze_count()
+    kept = [[] for _ in range(1000)]
+    node = Node()
+    node.itself = node
+    dead = weakref.ref(node)
+    clock.advance(garbage.MAX_EVERY_S + 0.001)
+    del node
+    clock.advance(garbage.MAX_EVERY_S + 0.001)
+    assert dead() is None
+    assert gc.get_freeze_count() >= before + 1000
+    kept.clear()
+
+
+def test_after_the_stop_no_look_is_taken(clock, pauses):
+    """The timers end with the rest."""
+    keeper = GarbageKeeper(clock, pauses.append)
+    keeper.start()
+    keeper.stop()
+    pauses.clear()
+    clock.advance(2 * garbage.LOOK_EVERY_S)
+    assert not pauses
+
+
 def test_what_was_set_aside_dies_by_reference_counting(keeper):
     """It is only not looked at."""
     node = Node()
