@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-NEWCOMERS = 4
-"""Handshakes and first messages in a turn of the loop: 1 ms."""
+NEWCOMERS = 2
+"""Handshakes and first messages in a turn of the loop: half a millisecond."""
 
 GREEDY = 4
 """Portions of messages in a turn, of connections that send more than others: 0.5 ms."""

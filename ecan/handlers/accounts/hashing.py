@@ -51,11 +51,22 @@ def owasp_hasher() -> argon2.PasswordHasher:
     )
 
 
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+"""``quota period`` of a container, or ``max period`` (cgroup v2)."""
+
+
 def cpus() -> int:
-    """How many this process may use."""
+    """How many this process may use; of a share of one, and of none, one."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    # Two hashes beside the loop would use up a container's share, and then all must wait.
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = CPU_MAX.read_text().split()
+        if quota != "max":
+            allowed = min(allowed, int(quota) // int(period))
+    return max(1, allowed)
 
 
 class Hashes(Protocol):

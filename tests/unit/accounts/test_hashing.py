@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
+import platform
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +20,7 @@ import pytest
 
 from ecan.errors import ReplyError
 from ecan.handlers.accounts import hashing
+from ecan.handlers.accounts.hash_worker import SLICE_NS
 from ecan.handlers.accounts.hashing import NICE, SCRIPT, HashingProcess, cpus, owasp_hasher
 from ecan.testing import running_app
 
@@ -79,6 +83,19 @@ async def test_it_gives_way_has_no_secret_and_is_small(process, monkeypatch):
     assert PASSWORD.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
     kib = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
     assert kib < 60_000  # 13 MB and two hashes of 19
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the call is this one's")
+async def test_its_slice_is_short(process):
+    """Of every thread: one that wakes need not wait until it is used up (Linux 6.12)."""
+    await process.hash(PASSWORD)
+    for thread in Path(f"/proc/{process.pid}/task").iterdir():
+        attributes = ctypes.create_string_buffer(56)
+        assert ctypes.CDLL(None).syscall(315, int(thread.name), attributes, 56, 0) == 0
+        _, policy, _, nice, _, slice_ns = struct.unpack_from("IIQiIQ", attributes)
+        assert (policy, nice) == (0, NICE)
+        release = tuple(int(n) for n in platform.release().split(".")[:2])
+        assert slice_ns == SLICE_NS or release < (6, 12)
 
 
 async def test_killed_it_is_replaced_and_asked_again(process, caplog):
@@ -187,10 +204,28 @@ async def test_the_server_ends_it():
     assert state_of(pid) is None
 
 
-def test_threads_are_those_of_the_cpus(monkeypatch):
-    """On one CPU two hashes at a time would only be slower each."""
-    assert 1 <= cpus() <= (os.cpu_count() or 1)
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [
+        ("max 100000", 64),
+        ("150000 100000", 1),
+        ("200000 100000", 2),
+        ("25000 100000", 1),
+        ("what 5", 64),
+        ("1 0", 64),
+        ("", 64),
+        (None, 64),
+    ],
+)
+def test_threads_are_those_of_the_cpus(monkeypatch, tmp_path, limit, most):
+    """On one CPU, or a share of one, two hashes at a time would only be slower each."""
+    file = tmp_path / "cpu.max"
+    if limit is not None:
+        file.write_text(limit)
+    monkeypatch.setattr(hashing, "CPU_MAX", file)
+    monkeypatch.setattr(hashing.os, "sched_getaffinity", lambda _: set(range(64)))
+    assert cpus() == most
     monkeypatch.setattr(hashing.os, "sched_getaffinity", lambda _: {0})
     assert cpus() == 1
     monkeypatch.delattr(hashing.os, "sched_getaffinity")
-    assert cpus() == (os.cpu_count() or 1)
+    assert cpus() == min(most, os.cpu_count() or 1)
