@@ -85,6 +85,21 @@ async def test_it_gives_way_has_no_secret_and_is_small(process, monkeypatch):
     assert kib < 60_000  # 13 MB and two hashes of 19
 
 
+async def test_after_a_while_it_is_small_again(process):
+    """Five seconds after the last hash."""
+
+    def mib():
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    await asyncio.gather(*(process.hash(PASSWORD) for _ in range(6)))
+    assert mib() > 19
+    async with asyncio.timeout(30):
+        while mib() > 19:
+            await asyncio.sleep(0.1)
+    assert await process.hash(PASSWORD)
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the call is this one's")
 async def test_its_slice_is_short(process):
     """Of every thread: one that wakes need not wait until it is used up (Linux 6.12)."""
