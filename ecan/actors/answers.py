@@ -159,16 +159,14 @@ class Answering(Record):
             del self.pending[call.id]
         if remember:
             self.ledger.add(call.id, call.fingerprint, frame, self._clock.now())
-        if call.waiters is None and call.kept is None and call.origin.is_open:
-            call.origin.send(frame)  # nearly every request
-        else:
-            self._deliver_or_keep(call, frame)
+        if call.waiters is None and call.kept is None and call.origin.send(frame):
+            return  # nearly every request
+        self._deliver_or_keep(call, frame)
 
     def _deliver_or_keep(self, call: Call, frame: bytes) -> None:
         delivered = False
         for peer in (call.origin, *(call.waiters or ())):
-            if peer.is_open:
-                peer.send(frame)
+            if peer.send(frame):
                 delivered = True
         if delivered and call.kept is None:
             return

@@ -72,12 +72,13 @@ class Recorder:
         self.id = ConnectionId(-next(_numbers))
         self.answer: asyncio.Future[dict[str, Any]] = loop.create_future()
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> bool:
         """See `Peer.send`: the final response ends the replay."""
         message = orjson.loads(frame)
         final = message["type"] == "response" and message["status"] != "pending"
         if final and not self.answer.done():
             self.answer.set_result(message)
+        return True
 
     def send_all(self, frames: list[bytes]) -> None:
         """See `Peer.send_all`."""

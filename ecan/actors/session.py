@@ -18,7 +18,7 @@ from ecan.actors.refusals import stopped_error
 from ecan.actors.runner import STOP_GRACE_S, Stopper, run_handler
 from ecan.actors.view import SessionView
 from ecan.errors import ConflictError, ReplyError
-from ecan.handlers.context import READS_ONLY, UserContext, current_context
+from ecan.handlers.context import UserContext, current_context
 from ecan.handlers.registry import Kind
 from ecan.handlers.state import State as SlotState
 from ecan.protocol.codes import ErrorCode
@@ -29,15 +29,12 @@ if TYPE_CHECKING:
 
     from ecan.actors.cell import Cell
     from ecan.actors.environment import Environment
-    from ecan.handlers.registry import MethodSpec
 
 
 MAX_RUNS = 5
 """Of one request, when other sessions of the user change what it read; then CONFLICT (ADR 10)."""
 
 _INLINE = Kind.INLINE
-
-CONCURRENT_ONLY = "concurrent methods cannot write session state"
 
 
 class SessionActor(CommittingActor):
@@ -245,7 +242,7 @@ class SessionActor(CommittingActor):
             call.id,
             session=self._view,
             state=SlotState(
-                self.cell.slots, locked=_lock_of(call.spec), migrations=call.spec.migrations
+                self.cell.slots, locked=call.spec.locked, migrations=call.spec.migrations
             ),
             incarnation=self.incarnation,
             deadline_mono=call.deadline_mono,
@@ -350,9 +347,3 @@ class SessionActor(CommittingActor):
         call, self._crashed_call = self._crashed_call, None
         error = exception_value if exception_value is not None else RuntimeError("unknown")
         self._tell_crashed(self.incarnation, call, error)
-
-
-def _lock_of(spec: MethodSpec) -> str | None:
-    if spec.reads:
-        return READS_ONLY
-    return CONCURRENT_ONLY if spec.concurrent else None

@@ -155,15 +155,15 @@ class Connection:
         """See `Peer.is_open`; false as soon as a reply would be lost, so that it is kept (P3)."""
         return not self.ended and self._wire.takes_frames()
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> bool:
         """See `Peer.send`."""
         wire = self._wire
         if self.ended or not wire.takes_frames():
-            return
+            return False
         if self._behind_timer is not None and wire.buffered_bytes() > MAX_BACKLOG_BYTES:
             # Looked at before writing: one large reply to a reader that keeps up is fine.
             self._too_slow()
-            return
+            return False
         # `_write`, without the call: this runs for every reply.
         self._sent += wire.write_text(frame)
         metrics = self._metrics
@@ -171,6 +171,7 @@ class Connection:
         metrics.bytes_out += len(frame)
         if self._behind_timer is None and wire.buffered_bytes():
             self._watch()
+        return True
 
     def send_all(self, frames: list[bytes]) -> None:
         """See `Peer.send_all`."""

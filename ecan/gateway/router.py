@@ -151,7 +151,8 @@ class Router:
         if params is not None:
             params = request.params = spec.without_credentials(params)
         print_ = fingerprint(spec.name, params)
-        params = spec.structure(params)
+        if params is not None or spec.params_type is not None:
+            params = spec.structure(params)
         if request.deadline_ms is not None:
             timeout_s = request.deadline_ms / 1000
         else:

@@ -38,15 +38,21 @@ class Turns:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take(self, call: Callable[..., object], *args: Any) -> None:
-        """Do it now if there is room in this turn, else as soon as there is."""
+    def enter(self) -> bool:
+        """Whether there is room in this turn; if so it is taken."""
         if not self._left:
-            self._waiting.append((call, args))
-            return
+            return False
         if self._left == self._at_once:
             self._loop.call_soon(self._next)
         self._left -= 1
-        call(*args)
+        return True
+
+    def take(self, call: Callable[..., object], *args: Any) -> None:
+        """Do it now if there is room in this turn, else as soon as there is."""
+        if self.enter():
+            call(*args)
+        else:
+            self._waiting.append((call, args))
 
     def _next(self) -> None:
         waiting = self._waiting

@@ -80,28 +80,30 @@ class WireBase:
             client.close(CloseCode.INTERNAL_ERROR, "Internal error.")
 
     def _take_more(self, data: Any) -> None:
-        """The connection had its portion."""
+        """The connection had its portion, or this is its first message."""
         now = self.loop.time()
-        if now >= self._portion_ends and not (
-            self._is_new or self._in_line or self._paused is not None
-        ):
-            self._portion_ends = now + PORTION_S
-            self._left = PORTION - 1
-            self._receive(data)
-            return
+        line, is_new = self.doors.greedy, self._is_new
+        if is_new:
+            self._is_new = False
+            line = self.doors.newcomers
+        if not self._in_line and self._paused is None:
+            if (now >= self._portion_ends and not is_new) or line.enter():
+                self._portion_ends = now + PORTION_S
+                self._left = PORTION - 1
+                self._receive(data)
+                return
+            self._in_line = True
+            line.take(self._take_portion)
         if self._kept is None:
             self._kept = deque()
         self._kept.append(data)
         if len(self._kept) > PORTION:
             self._read_no_more()  # what is kept is what was read at once, no more (P8)
-        self._stand_in_line()
 
     def _stand_in_line(self) -> None:
-        if self._in_line or self._paused is not None:
-            return
-        self._in_line = True
-        doors, is_new, self._is_new = self.doors, self._is_new, False
-        (doors.newcomers if is_new else doors.greedy).take(self._take_portion)
+        if not self._in_line and self._paused is None:
+            self._in_line = True
+            self.doors.greedy.take(self._take_portion)
 
     def _take_portion(self) -> None:
         self._in_line = False

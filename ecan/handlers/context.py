@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from ecan.handlers.documents import CurrentUser, Work
+from ecan.handlers.state import READS_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-READS_ONLY = "the method is declared reads=True"
 
 current_context: ContextVar[HandlerContext] = ContextVar("ecan_handler_context")
 

@@ -20,6 +20,7 @@ import orjson
 
 from ecan.errors import ConfigError, ReplyError
 from ecan.handlers.migrations import NO_MIGRATIONS, Migrations, gather
+from ecan.handlers.state import CONCURRENT_ONLY, READS_ONLY
 from ecan.handlers.structure import CONVERTER, structure_params
 from ecan.protocol.codes import ErrorCode
 
@@ -87,6 +88,7 @@ class MethodSpec:
         timeout_s: the method's own deadline, else ECAN_REQUEST_TIMEOUT.
         public: false for methods hidden from `rpc.discover`.
         migrations: of slots, of the same generation of code as the function.
+        locked: why it may write no state, in words; None: it may.
     """
 
     name: str
@@ -107,6 +109,13 @@ class MethodSpec:
     takes_context: bool
     credential_params: frozenset[str]
     migrations: Migrations = NO_MIGRATIONS
+    locked: str | None = attrs.field(init=False)
+
+    @locked.default
+    def _why_locked(self) -> str | None:
+        if self.reads:
+            return READS_ONLY
+        return CONCURRENT_ONLY if self.concurrent else None
 
     def without_credentials(self, params: Any) -> Any:
         """The params without a session id and token that the handler did not ask for.

@@ -19,6 +19,10 @@ T = TypeVar("T")
 
 _GONE: Any = object()
 
+READS_ONLY = "the method is declared reads=True"
+CONCURRENT_ONLY = "concurrent methods cannot write session state"
+"""Why a request may write nothing."""
+
 
 class State(MutableMapping[str, Any]):
     """The slots of one session, as one request sees them.

@@ -128,8 +128,12 @@ class Peer(Protocol):
     def sent_bytes(self) -> int:
         """All that was queued so far, taken or not."""
 
-    def send(self, frame: bytes) -> None:
-        """Queue one text frame. Runs on the loop; never raises, never waits."""
+    def send(self, frame: bytes) -> bool:
+        """Queue one text frame. Runs on the loop; never raises, never waits.
+
+        Returns:
+            False if it cannot reach the other end any more.
+        """
 
     def send_all(self, frames: list[bytes]) -> None:
         """Queue what was kept for this peer, as one: its own bound is that it was kept."""

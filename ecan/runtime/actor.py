@@ -139,20 +139,17 @@ class LoopActor(ActorLife):
         if not self._mailbox.quiet:
             return False
         self._scheduled = True  # mail that comes meanwhile waits for the end of this turn
-        self._context.run(self._handle_one, item)
+        try:
+            result = self._context.run(self.on_receive, item)
+            if result is not None and hasattr(result, "__await__"):
+                self._run(result, None)
+        except BaseException as error:  # noqa: BLE001  the fence
+            self._context.run(self._on_error, error, None)
         if not self._ended:
             self._scheduled = False
             if not self._mailbox.quiet:
                 self._resume()
         return True
-
-    def _handle_one(self, item: object) -> None:
-        try:
-            result = self.on_receive(item)
-            if result is not None and hasattr(result, "__await__"):
-                self._run(result, None)
-        except BaseException as error:  # noqa: BLE001  the fence
-            self._on_error(error, None)
 
     def _run(self, awaitable: Awaitable[Any], reply_to: LoopFuture[Any] | None) -> None:
         task = self._loop.create_task(

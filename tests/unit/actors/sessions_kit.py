@@ -55,11 +55,12 @@ class FakePeer:
         self.closed: tuple[int, str] | None = None
         self._changed = asyncio.Event()
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> bool:
         if self.is_open:
             self.sent_bytes += len(frame)
             self.frames.append(orjson.loads(frame))
             self._changed.set()
+        return self.is_open
 
     def send_all(self, frames: list[bytes]) -> None:
         for frame in frames:

@@ -69,6 +69,26 @@ async def test_p10_an_id_older_than_the_ledger_is_refused(world: World) -> None:
     assert world.ran.count("first") == world.ran.count("second") == 1
 
 
+@pytest.mark.parametrize("method", ["debug.incr", "debug.state_get", "t.wait"])
+async def test_p12_a_reply_that_its_tab_did_not_take_is_kept(world: World, method: str) -> None:
+    """The tab looked open, and was found too far behind when the reply was to be sent."""
+    tab = await world.open()
+
+    def closes(frame: bytes) -> bool:
+        tab.peer.is_open = False
+        return False
+
+    tab.peer.send = closes  # type: ignore[method-assign]
+    world.async_gate("a").set()
+    request = tab.send(method, {"n": "a"} if method == "t.wait" else {"key": "n"})
+    await world.until(lambda: not tab.cell.pending)
+    tab.leave()
+
+    _, back = await world.resume(tab, last_seq=0)
+    assert [frame["status"] for frame in back.peer.finals(request)] == ["success"]
+
+
+@looptime
 @looptime
 async def test_p12_resume_replays_what_was_missed(world: World) -> None:
     """Pushes after last_seq come in order, undelivered replies too, once."""

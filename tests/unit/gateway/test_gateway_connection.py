@@ -67,15 +67,15 @@ def parts():
 
 def test_a_megabyte_behind_is_closed(parts):
     """P8: a frame for who has more than 1 MiB to take closes with 1013, and is not written."""
-    parts.connection.send(b"x" * MAX_BACKLOG_BYTES)
-    parts.connection.send(b"x")
+    assert parts.connection.send(b"x" * MAX_BACKLOG_BYTES)
+    assert parts.connection.send(b"x")
     assert parts.connection.is_open
-    parts.connection.send(b"x")
+    assert not parts.connection.send(b"x"), "so that it is kept (P12)"
 
     assert parts.wire.closed[0] == CloseCode.TRY_AGAIN_LATER
     assert not parts.connection.is_open
     assert parts.connection.backlog_bytes == 0
-    parts.connection.send(b"more")
+    assert not parts.connection.send(b"more")
     assert len(parts.wire.frames) == 2
     assert parts.metrics.labelled("connections_closed") == {"1013": 1}
 
