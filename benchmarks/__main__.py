@@ -18,6 +18,7 @@ from benchmarks import (
     restart,
     round_trip,
     scale,
+    scale_sockets,
     sessions,
     storms,
 )
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "storms": storms.run,
     "restart": restart.run,
     "scale": scale.run,
+    "scale_sockets": scale_sockets.run,
     "broadcast": broadcast.run,
 }
 RESULTS = Path(__file__).parent / "results"

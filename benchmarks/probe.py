@@ -20,25 +20,29 @@ TICK_S = 0.001
 
 
 class Ticks:
-    """How late a timer of the loop is, at worst."""
+    """How late a timer of the loop is."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._longest_s = 0.0
+        self._late_s: list[float] = []
         self._timer = self._loop.call_later(TICK_S, self._tick)
         self._last = time.perf_counter()
 
     def _tick(self) -> None:
         now = time.perf_counter()
-        self._longest_s = max(self._longest_s, now - self._last - TICK_S)
+        self._late_s.append(max(0.0, now - self._last - TICK_S))
         self._last = now
         self._timer = self._loop.call_later(TICK_S, self._tick)
 
-    def stop(self) -> float:
-        """Seconds of the longest hold."""
+    def stop(self) -> dict[str, float]:
+        """The end; milliseconds."""
         self._timer.cancel()
-        now = time.perf_counter()
-        return max(self._longest_s, now - self._last - TICK_S)
+        self._late_s.append(max(0.0, time.perf_counter() - self._last - TICK_S))
+        late_s = sorted(self._late_s)
+        return {
+            "p99_ms": late_s[min(len(late_s) - 1, int(len(late_s) * 0.99))] * 1000,
+            "longest_ms": late_s[-1] * 1000,
+        }
 
 
 _ticks: list[Ticks] = []
@@ -52,9 +56,9 @@ async def ticks_start(ctx: UserContext) -> bool:
 
 
 @handler("bench.ticks_stop", reads=True)
-async def ticks_stop(ctx: UserContext) -> float:
-    """Milliseconds of the longest hold since the start."""
-    return _ticks.pop().stop() * 1000
+async def ticks_stop(ctx: UserContext) -> dict[str, float]:
+    """How late the loop was since the start."""
+    return _ticks.pop().stop()
 
 
 def _is_socket(handle: str) -> bool:

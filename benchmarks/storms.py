@@ -2,7 +2,8 @@
 
 Login storm: 200 sessions look or change, open loop, on a server with default settings; then 500
 users log in at the same moment, each from an address of its own (127.x.y.z), with a real
-argon2id hash. Whoever is told to come later waits as long as told. Quiet slices and storms
+argon2id hash. How late a timer of the server's loop is says how much of a latency is the
+server's and how much the machine's, on which the load client has to be woken, too. Whoever is told to come later waits as long as told. Quiet slices and storms
 take turns. The server has one CPU, which the hashes share with the loop.
 
 Reconnect storm: sessions with one connection each lose it at the same moment and come back
@@ -29,6 +30,7 @@ from benchmarks.harness import (
     reference,
     table,
 )
+from ecan.testing.client import Client
 
 RUNNING = 200
 WORK = {"look": ("debug.state_get", False), "change": ("debug.incr", True)}
@@ -48,9 +50,14 @@ def add_accounts(server: Server, names: list[str]) -> None:
 async def logins(count: int, rounds: int, rate: float, quiet_s: float) -> dict[str, Any]:
     """Quiet, storm, quiet, ... for looks and for changes: each storm against its surroundings."""
     rows: list[dict[str, Any]] = []
-    with ours(**AS_DEFAULT) as server:
-        sessions = await make_sessions(server, RUNNING)
-        async with load_client() as load, load_client(nice=10) as crowd:
+    with ours(**AS_DEFAULT, ECAN_HANDLERS="benchmarks.probe") as server:
+        *sessions, watcher = await make_sessions(server, RUNNING + 1)
+        async with (
+            load_client() as load,
+            load_client(nice=10) as crowd,
+            Client(server.url) as probe,
+        ):
+            probe.session = dict(watcher)
             await load("connect", group="v", port=server.port, count=RUNNING)
             for name, (method, counting) in WORK.items():
                 await load(
@@ -65,7 +72,10 @@ async def logins(count: int, rounds: int, rate: float, quiet_s: float) -> dict[s
                 await load("open", name=name, rate=rate, seconds=1.0)  # warms up
 
             async def at_rate(name: str, seconds: float) -> dict[str, Any]:
-                return await measured(load, server, "open", name, rate=rate, seconds=seconds)
+                await probe.call("bench.ticks_start")
+                row = await measured(load, server, "open", name, rate=rate, seconds=seconds)
+                row["late"] = await probe.call("bench.ticks_stop")
+                return row
 
             for number, name in enumerate(list(WORK) * rounds):
                 users = [f"storm{number}x{n}" for n in range(count)]
@@ -155,6 +165,7 @@ def _print(result: dict[str, Any]) -> None:
                 "meanwhile p50 / p99 / max ms",
                 "p50 x",
                 "p99 x",
+                "loop late p99, quiet / meanwhile ms",
                 "failed",
                 "logged in",
                 "not",
@@ -171,6 +182,7 @@ def _print(result: dict[str, Any]) -> None:
                     _three(row["during"]),
                     f"{row['p50_ratio']:.2f}",
                     f"{row['p99_ratio']:.2f}",
+                    f"{row['before']['late']['p99_ms']:.2f} / {row['during']['late']['p99_ms']:.2f}",
                     row["failures"],
                     row["storm"]["logged_in"],
                     sum(row["storm"]["failures"].values()),
