@@ -148,8 +148,7 @@ class WebSocket(WireBase, ServerConnection):
         """Bytes came in: take whole text messages out, give the rest to the library."""
         frames = self._frames
         if frames is None:
-            # The first bytes after the handshake. If the client sent frames before it was
-            # answered, the library may be in the middle of one: then it keeps them all.
+            # The first bytes after the handshake, if nothing came before it was answered.
             if self._come or self.protocol.state is not OPEN or not self._clean:
                 self._begin(data)
                 return
@@ -175,6 +174,8 @@ class WebSocket(WireBase, ServerConnection):
     def _begin(self, data: bytes) -> None:
         """A part of the handshake, which has to wait for its turn; or the library's."""
         if self.request is not None and not self._come:
+            # Sent before we answered: the library may be left in the middle of a frame.
+            self._clean = False
             super().data_received(data)
             return
         is_in_line, self._come = bool(self._come), self._come + data

@@ -330,6 +330,29 @@ async def test_who_sends_a_lot_before_its_turn_is_not_read_on(monkeypatch):
         one.socket.close()
 
 
+async def test_half_a_frame_before_the_answer_is_put_together():
+    """By the library, which keeps such a connection for itself."""
+    async with running_app() as server:
+        one = Sender(server)
+        one.send(HEAD)
+        wires = server.app.gateway._listener._wires
+        async with asyncio.timeout(30):
+            while not any(wire.request is not None for wire in wires):
+                await asyncio.sleep(0)
+        (wire,) = wires
+        assert wire.response is None, "the answer is a task that has not begun"
+        payload, at = (PING % "early").encode(), 20
+        key = bytes([payload[at] ^ 0x81, payload[at + 1] ^ 0x80, 0, 0])
+        masked = bytes(byte ^ key[n % 4] for n, byte in enumerate(payload))
+        first, second = masked[:at], masked[at:]
+        assert second.startswith(b"\x81\x80"), "looks like a frame of its own"
+        wire.data_received(bytes([0x81, 0x80 | len(payload)]) + key + first)
+        await one.until(b"\r\n\r\n")
+        one.send(second + text(PING % "late"))
+        assert (await one.until(b'"pong"', 2)).count(b'"early"') == 1
+        one.socket.close()
+
+
 @pytest.mark.each_transport
 async def test_a_connection_that_is_gone_takes_nothing_more(monkeypatch, turns):
     """With messages kept, in a pause, or while it waits to come in."""
