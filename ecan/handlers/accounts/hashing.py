@@ -154,7 +154,7 @@ class HashingProcess:
             except OSError as error:
                 if self._closed:
                     break
-                _log.warning("hashing.died", error=str(error))
+                _log.warning("hashing.failed", error=str(error))
         raise ReplyError(
             ErrorCode.BUSY, "Passwords cannot be checked now. Try again.", retry_after_ms=RETRY_MS
         )
@@ -167,6 +167,7 @@ class HashingProcess:
             if link is not None:
                 self._link = None
                 await link.end()
+                _log.warning("hashing.died", exit_code=link.process.returncode)
             if self._closed:
                 raise ConnectionError("closed")
             self._link = await _Link.open(self.threads)

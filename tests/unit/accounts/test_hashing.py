@@ -125,13 +125,15 @@ async def test_killed_it_is_replaced_and_asked_again(process, caplog):
     assert state_of(first) is None
 
 
-async def test_killed_while_nobody_asks(process):
+async def test_killed_while_nobody_asks(process, capsys):
     first = process.pid
     os.kill(first, signal.SIGKILL)
     await ended(first)
     made = await process.hash(PASSWORD)
     assert await process.verify(made, PASSWORD)
     assert process.pid != first
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "hashing" in line]
+    assert "hashing.died" in line and "-9" in line
 
 
 async def test_one_that_dies_again_and_again_is_said(process, monkeypatch, tmp_path):
