@@ -156,6 +156,10 @@ class WebSocket(WireBase, ServerConnection):
         if self.protocol.state is not OPEN:
             super().data_received(frames.take_rest() + data)
             return
+        whole = frames.whole(data)
+        if whole is not None:
+            self.take_text(whole)
+            return
         for is_text, part in frames.feed(data):
             if is_text:
                 self.take_text(part)

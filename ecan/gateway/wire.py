@@ -63,11 +63,8 @@ class WireBase:
         left = self._left
         if left:
             self._left = left - 1
-            self._receive(data)
-        else:
-            self._take_more(data)
-
-    def _receive(self, data: Any) -> None:
+        elif not self._passes(data):
+            return
         if not self.takes_frames():  # first: before the handshake there is no client
             return
         client = self.client
@@ -79,8 +76,8 @@ class WireBase:
             log.exception("router.failed", connection=client.id)
             client.close(CloseCode.INTERNAL_ERROR, "Internal error.")
 
-    def _take_more(self, data: Any) -> None:
-        """The connection had its portion, or this is its first message."""
+    def _passes(self, data: Any) -> bool:
+        """The connection had its portion, or this is its first message: now, or kept for later."""
         now = self.loop.time()
         line, is_new = self.doors.greedy, self._is_new
         if is_new:
@@ -90,8 +87,7 @@ class WireBase:
             if (now >= self._portion_ends and not is_new) or line.enter():
                 self._portion_ends = now + PORTION_S
                 self._left = PORTION - 1
-                self._receive(data)
-                return
+                return True
             self._in_line = True
             line.take(self._take_portion)
         if self._kept is None:
@@ -99,6 +95,7 @@ class WireBase:
         self._kept.append(data)
         if len(self._kept) > PORTION:
             self._read_no_more()  # what is kept is what was read at once, no more (P8)
+        return False
 
     def _stand_in_line(self) -> None:
         if not self._in_line and self._paused is None:
@@ -108,15 +105,13 @@ class WireBase:
     def _take_portion(self) -> None:
         self._in_line = False
         kept = self._kept
-        left = PORTION
-        while kept and left and self._paused is None:
-            left -= 1
-            self._receive(kept.popleft())
+        # INVARIANT: `_left` is 0 while something is kept, so that messages stay in order.
+        self._left = 0 if self._paused is not None else PORTION
+        while kept and self._left:  # until a pause begins
+            self.take_text(kept.popleft())
         if kept:
             self._stand_in_line()
         elif self._paused is None:
-            # INVARIANT: `_left` is 0 while something is kept, so that messages stay in order.
-            self._left = left
             self._kept = None
             self._read_on()
 
@@ -124,7 +119,8 @@ class WireBase:
         """The other end closes: what it sent before that counts."""
         kept, self._kept = self._kept, None
         for data in kept or ():
-            self._receive(data)
+            self._left = 1
+            self.take_text(data)
 
     def take_part(self, opcode: int, data: Any, *, fin: bool) -> None:
         """A fragment came, or a whole binary message; the transport has checked their order."""

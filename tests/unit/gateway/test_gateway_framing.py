@@ -58,6 +58,43 @@ def test_any_cut_of_any_frames_gives_the_same_parts(drawn, cuts) -> None:
     assert reader.take_rest() == b""
 
 
+reads = st.one_of(
+    st.builds(wire_bytes, st.just(Opcode.TEXT), st.binary(max_size=400), st.booleans()),
+    st.builds(
+        lambda drawn: b"".join(wire_bytes(*as_sent(*frame)) for frame in drawn),
+        frames,
+    ),
+    st.builds(lambda rest: b"\x81" + rest, st.binary(max_size=300)),
+    st.builds(
+        lambda length, rest: b"\x81\xfe" + length.to_bytes(2, "big") + rest,
+        st.integers(0, 300),
+        st.binary(max_size=300),
+    ),
+    st.just(wire_bytes(Opcode.TEXT, b"z" * 70_000)),
+    st.binary(max_size=20),
+)
+
+
+@given(st.lists(reads, max_size=4))
+def test_the_quick_look_finds_what_the_long_one_does(drawn) -> None:
+    """One whole text and nothing else; whatever was read before."""
+    quick, slow = FrameReader(1 << 16), FrameReader(1 << 16)
+    for data in drawn:
+        expected = slow.feed(data)
+        text = quick.whole(data)
+        if text is None:
+            assert quick.feed(data) == expected
+        else:
+            assert [(True, text)] == expected
+
+
+@given(st.binary(max_size=70_000) | st.sampled_from([b"x" * n for n in (0, 125, 126, 65535)]))
+def test_the_quick_look_finds_nearly_all(data) -> None:
+    """Of up to 64 KiB, which is more than a browser sends in a frame of this protocol."""
+    found = FrameReader(1 << 20).whole(wire_bytes(Opcode.TEXT, data))
+    assert found == (data if len(data) < 1 << 16 else None)
+
+
 def test_a_large_frame_in_small_pieces_is_put_together() -> None:
     """Nothing is found until the last byte, then the whole text."""
     frame = wire_bytes(Opcode.TEXT, b"a" * 100_000)
