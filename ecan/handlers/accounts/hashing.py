@@ -170,8 +170,12 @@ class HashingProcess:
                 _log.warning("hashing.died", exit_code=link.process.returncode)
             if self._closed:
                 raise ConnectionError("closed")
-            self._link = await _Link.open(self.threads)
-            return self._link
+            link = await _Link.open(self.threads)
+            if self._closed:  # RACE: meanwhile
+                await link.end()
+                raise ConnectionError("closed")
+            self._link = link
+            return link
 
 
 class _Link(asyncio.Protocol):

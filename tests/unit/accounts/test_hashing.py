@@ -177,6 +177,21 @@ async def test_after_the_end_it_is_not_started_again():
     assert process.pid is None
 
 
+async def test_closed_while_it_starts_nothing_is_left():
+    """A stop in the middle of a start."""
+    process = HashingProcess()
+    starting = asyncio.create_task(process.start())
+    await asyncio.sleep(0)
+    await process.close()
+    with pytest.raises(ConnectionError):
+        await starting
+    assert process.pid is None
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert not [
+        pid for pid in children if b"hash_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
 async def test_a_cancelled_request_does_not_disturb_the_others(process):
     made = await process.hash(PASSWORD)
     gone = asyncio.create_task(process.verify(made, "wrong"))
