@@ -43,6 +43,8 @@ class Counts:
 
     def add(self, seconds: float) -> None:
         """Count one value."""
+        # A timer may wake the sender some microseconds before it is due.
+        seconds = max(0.0, seconds)
         value = int(seconds * 1e6)
         if value >> SUB_BUCKET_BITS:
             shift = value.bit_length() - SUB_BUCKET_BITS

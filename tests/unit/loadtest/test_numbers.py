@@ -267,3 +267,13 @@ async def test_search_whose_tries_fail() -> None:
     aimless.objective = ()
     with pytest.raises(PlanError, match="needs an objective"):
         await capacity.search(aimless, PLANS["ping"], "rate", 1.0, live)
+
+
+def test_a_value_below_zero_counts_as_none() -> None:
+    """A timer may wake the sender before the moment from which the latency counts."""
+    counts = Counts()
+    for seconds in (-1e-7, -0.0002, -0.5, 0.0, 0.001):
+        counts.add(seconds)
+    assert counts.n == 5
+    assert counts.total_s == 0.001
+    assert counts.buckets == {1: 4, 1000: 1}
