@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import urllib.request
+from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import (
@@ -25,6 +25,7 @@ from benchmarks.harness import (
     ours,
     table,
 )
+from ecan.runtime.huge_pages import LOOK_EVERY_S
 
 COUNTS = (1_000, 100_000)
 CONNECTIONS = 1_000
@@ -38,20 +39,23 @@ SETTLED_S = 60.0
 
 
 def huge_mb(server: Server) -> float:
-    """MB in huge pages, as the server says."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith("ecan_huge_pages_bytes "):
-                return float(line.split()[1]) / 1e6
-    raise RuntimeError("ecan_huge_pages_bytes is not among the metrics")
+    """MB of its heap in huge pages, as the kernel says."""
+    for line in Path(f"/proc/{server.process.pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("AnonHugePages:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
 
 
 async def settled(server: Server) -> float:
-    """Wait for the end of a pass; MB that are in huge pages."""
-    until = time.perf_counter() + SETTLED_S
-    while not (found := await asyncio.to_thread(huge_mb, server)) and time.perf_counter() < until:
-        await asyncio.sleep(1.0)
-    return found
+    """Wait until no more pages become huge; MB that are."""
+    before, until = -1.0, time.perf_counter() + SETTLED_S
+    while time.perf_counter() < until:
+        await asyncio.sleep(LOOK_EVERY_S + 1.0)
+        now = huge_mb(server)
+        if now == before:
+            break
+        before = now
+    return before
 
 
 async def prepare(load: LoadClient, server: Server, count: int, connections: int) -> float:

@@ -27,6 +27,9 @@ MAX_BACKLOG_BYTES = 2**20
 MAX_BEHIND_S = 5.0
 """A connection that is 1 MiB or 5 s behind is closed with 1013; its session stays (P8)."""
 
+LOOK_BYTES = 2**16
+"""Sent since the last look before it is looked again how far behind a connection is."""
+
 MAX_REFUSED = 50
 PAUSE_S = 0.25
 """After so many refusals for speed a connection is not read for so long: 200 a second at most."""
@@ -100,6 +103,7 @@ class Connection:
         "_metrics",
         "_refused",
         "_sent",
+        "_taken",
         "_wire",
         "address",
         "backlog",
@@ -141,7 +145,7 @@ class Connection:
         self._clock = clock
         self._metrics = metrics
         self._refused = 0
-        self._sent = 0
+        self._sent = self._taken = 0
         self._behind_timer: Any = None
         self._look_timer: Any = None
 
@@ -160,7 +164,11 @@ class Connection:
         wire = self._wire
         if self.ended or not wire.takes_frames():
             return False
-        if self._behind_timer is not None and wire.buffered_bytes() > MAX_BACKLOG_BYTES:
+        if (
+            self._sent - self._taken > LOOK_BYTES
+            and self._behind_timer is not None
+            and self._is_far_behind()
+        ):
             # Looked at before writing: one large reply to a reader that keeps up is fine.
             self._too_slow()
             return False
@@ -172,6 +180,11 @@ class Connection:
         if self._behind_timer is None and wire.buffered_bytes():
             self._watch()
         return True
+
+    def _is_far_behind(self) -> bool:
+        backlog = self._wire.buffered_bytes()
+        self._taken = self._sent - backlog
+        return backlog > MAX_BACKLOG_BYTES
 
     def send_all(self, frames: list[bytes]) -> None:
         """See `Peer.send_all`."""

@@ -136,7 +136,8 @@ class LoopActor(ActorLife):
         """
         if self._scheduled or self._running is not None or self._held or self._ended:
             return False
-        if not self._mailbox.quiet:
+        mailbox = self._mailbox  # looked into without a call: this runs for every request
+        if mailbox._user is not None or mailbox._control is not None or mailbox.paused:  # noqa: SLF001  one unit
             return False
         self._scheduled = True  # mail that comes meanwhile waits for the end of this turn
         try:
@@ -147,7 +148,8 @@ class LoopActor(ActorLife):
             self._context.run(self._on_error, error, None)
         if not self._ended:
             self._scheduled = False
-            if not self._mailbox.quiet:
+            # What ran may have sent mail, which the type checker does not know.
+            if mailbox._user is not None or mailbox._control is not None:  # type: ignore[redundant-expr]  # noqa: SLF001
                 self._resume()
         return True
 

@@ -247,11 +247,6 @@ class Mailbox:
 
     # -- queue surgery (operators, expiry, cancel) -----------------------------
 
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing waits and nothing holds back: an item would be taken at once."""
-        return self._user is None and self._control is None and not self.paused
-
     def remove(self, predicate: Callable[[Any], bool]) -> list[Any]:
         """Take the items that match out of the user lane; the others keep their order."""
         return self._take_out(predicate, control=False)
