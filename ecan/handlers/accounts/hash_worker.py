@@ -1,13 +1,15 @@
-"""The process that makes and checks password hashes ([ADR 19](docs/adr/0019-hashing-process.md)).
+"""The process that makes and checks password hashes (ADR 19).
 
 A script, run isolated by `ecan.handlers.accounts.hashing`: it needs argon2 and nothing of
 ecan, so it has 14 MB and is there after 40 ms. JSON lines come and go on a socket, which is
 its standard input:
 
-    [number, "hash", password, time cost, memory in KiB, parallelism]  ->  [number, hash]
-    [number, "verify", hash, password]                                 ->  [number, true or false]
+    [number, "hash", password, time cost, memory in KiB, parallelism]
+    [number, "verify", hash, password]
 
-Answers come in any order. It leaves when the other end closes, even by ``kill -9``.
+Answers come in any order: ``[number, hash, null]``, ``[number, true or false, null]``, or
+``[number, null, problem]`` with the words of argon2, which never name a password. It leaves
+when the other end closes, even by ``kill -9``.
 """
 
 from __future__ import annotations
@@ -93,9 +95,13 @@ def _work(requests: queue.SimpleQueue[bytes], connection: socket.socket, memory:
             memory.give_back()
             line = requests.get()
         number, *request = json.loads(line)
-        answer = json.dumps([number, _answer(*request)]) + "\n"
+        try:
+            answer = [number, _answer(*request), None]
+        except Exception as error:  # noqa: BLE001 - of one request; it must be answered
+            answer = [number, None, f"{type(error).__name__}: {error}"]
         with contextlib.suppress(OSError):  # it has gone; so shall we, by the reader
-            connection.sendall(answer.encode())  # one call, far below the socket's buffer
+            # One call, far below the socket's buffer.
+            connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def main(threads: int, nice: int) -> None:

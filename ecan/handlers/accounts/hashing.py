@@ -1,4 +1,4 @@
-"""Password hashes by a process of their own ([ADR 19](docs/adr/0019-hashing-process.md)).
+"""Password hashes by a process of their own (ADR 19).
 
 A hash costs 20 ms and 19 MiB on purpose. In a thread of the server it gets in the loop's
 way even at a low priority: whenever it ends it needs Python's lock for a moment, and keeps
@@ -69,6 +69,10 @@ def cpus() -> int:
     return max(1, allowed)
 
 
+class HashingError(Exception):
+    """Argon2 could not do it, for lack of memory for one; a bug or a broken hash otherwise."""
+
+
 class Hashes(Protocol):
     """Who makes and checks hashes, off the loop.
 
@@ -134,6 +138,7 @@ class HashingProcess:
 
         Raises:
             ReplyError: BUSY, the process dies again and again.
+            HashingError: argon2 failed.
         """
         made: str = await self._ask("hash", text, TIME_COST, MEMORY_KIB, PARALLELISM)
         return made
@@ -210,6 +215,7 @@ class _Link(asyncio.Protocol):
 
         Raises:
             OSError: the process is gone.
+            HashingError: argon2 failed.
         """
         if self.lost:
             raise ConnectionError("the process is gone")
@@ -232,10 +238,14 @@ class _Link(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            number, value = orjson.loads(line)
+            number, value, problem = orjson.loads(line)
             answer = self._waiting.get(number)
-            if answer is not None and not answer.done():
+            if answer is None or answer.done():
+                continue
+            if problem is None:
                 answer.set_result(value)
+            else:
+                answer.set_exception(HashingError(problem))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """See `asyncio.Protocol`."""

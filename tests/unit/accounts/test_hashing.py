@@ -21,7 +21,14 @@ import pytest
 from ecan.errors import ReplyError
 from ecan.handlers.accounts import hashing
 from ecan.handlers.accounts.hash_worker import SLICE_NS
-from ecan.handlers.accounts.hashing import NICE, SCRIPT, HashingProcess, cpus, owasp_hasher
+from ecan.handlers.accounts.hashing import (
+    NICE,
+    SCRIPT,
+    HashingError,
+    HashingProcess,
+    cpus,
+    owasp_hasher,
+)
 from ecan.testing import running_app
 
 PASSWORD = "correct horse \u00e4\n\u5bc6"
@@ -60,6 +67,15 @@ async def test_hashes_and_verifies(process):
     assert await process.verify("no hash", PASSWORD) is False
     old = argon2.PasswordHasher(time_cost=1, memory_cost=1024, parallelism=2).hash(PASSWORD)
     assert await process.verify(old, PASSWORD) is True
+
+
+async def test_what_argon2_cannot_do_is_said_and_the_next_is_served(process):
+    """A hash that asks for four terabytes; one that never answers would hold a turn for ever."""
+    salt = "c29tZXNhbHRzb21l$YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE"
+    for _ in range(2 * process.threads):
+        with pytest.raises(HashingError, match=r"(?i)memory"):
+            await process.verify(f"$argon2id$v=19$m=4294967288,t=1,p=1${salt}", PASSWORD)
+    assert await process.verify(await process.hash(PASSWORD), PASSWORD)
 
 
 async def test_many_at_once_get_their_own_answers(process):
