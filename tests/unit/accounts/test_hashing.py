@@ -17,6 +17,7 @@ from pathlib import Path
 
 import argon2
 import pytest
+from structlog.testing import capture_logs
 
 from ecan.errors import ReplyError
 from ecan.handlers.accounts import hashing
@@ -141,15 +142,15 @@ async def test_killed_it_is_replaced_and_asked_again(process, caplog):
     assert state_of(first) is None
 
 
-async def test_killed_while_nobody_asks(process, capsys):
+async def test_killed_while_nobody_asks(process):
     first = process.pid
     os.kill(first, signal.SIGKILL)
     await ended(first)
-    made = await process.hash(PASSWORD)
+    with capture_logs() as logs:
+        made = await process.hash(PASSWORD)
     assert await process.verify(made, PASSWORD)
     assert process.pid != first
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "hashing" in line]
-    assert "hashing.died" in line and "-9" in line
+    assert [(log["event"], log["exit_code"]) for log in logs] == [("hashing.died", -9)]
 
 
 async def test_one_that_dies_again_and_again_is_said(process, monkeypatch, tmp_path):
