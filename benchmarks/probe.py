@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+from benchmarks.crowd import spread_ms
 from ecan.handlers.context import UserContext
 from ecan.handlers.registry import handler
 
@@ -35,14 +36,10 @@ class Ticks:
         self._timer = self._loop.call_later(TICK_S, self._tick)
 
     def stop(self) -> dict[str, float]:
-        """The end; milliseconds."""
+        """The end; percentiles of all that was seen."""
         self._timer.cancel()
         self._late_s.append(max(0.0, time.perf_counter() - self._last - TICK_S))
-        late_s = sorted(self._late_s)
-        return {
-            "p99_ms": late_s[min(len(late_s) - 1, int(len(late_s) * 0.99))] * 1000,
-            "longest_ms": late_s[-1] * 1000,
-        }
+        return spread_ms(self._late_s)
 
 
 _ticks: list[Ticks] = []

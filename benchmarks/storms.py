@@ -2,9 +2,10 @@
 
 Login storm: 200 sessions look or change, open loop, on a server with default settings; then 500
 users log in at the same moment, each from an address of its own (127.x.y.z), with a real
-argon2id hash. How late a timer of the server's loop is says how much of a latency is the
-server's and how much the machine's, on which the load client has to be woken, too. Whoever is told to come later waits as long as told. Quiet slices and storms
-take turns. The server has one CPU, which the hashes share with the loop.
+argon2id hash. Whoever is told to come later waits as long as told. Quiet slices and storms
+take turns. The server has one CPU, which the hashes share with the loop. How late a timer of
+its loop is says how much of a latency is the server's, and how much the machine's, on which
+the load client has to be woken, too.
 
 Reconnect storm: sessions with one connection each lose it at the same moment and come back
 without waiting, resuming with what they have seen. Beside it the same with as many bare

@@ -34,6 +34,9 @@ SCRIPT = Path(__file__).with_name("hash_worker.py")
 PASSED_ON = ("LD_LIBRARY_PATH", "PATH")
 """Of the environment: nothing that is a secret, only what an interpreter may need to start."""
 
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+"""``quota period`` of a container, or ``max period`` (cgroup v2)."""
+
 LEAVE_S = 2.0
 TRIES = 2
 RETRY_MS = 1000
@@ -49,10 +52,6 @@ def owasp_hasher() -> argon2.PasswordHasher:
         parallelism=PARALLELISM,
         type=argon2.Type.ID,
     )
-
-
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-"""``quota period`` of a container, or ``max period`` (cgroup v2)."""
 
 
 def cpus() -> int:
