@@ -288,19 +288,20 @@ class UserStore:
             (new_hash, user_id, old_hash),
         )
 
-    def record_login(self, user_id: int, auth_version: int, address: str) -> bool:
+    def record_login(self, user_id: int, auth_version: int, address: str) -> UserRow | None:
         """Note a login, if the account is still what the password was checked against.
 
         Returns:
-            False if it was disabled or got another password or role meanwhile.
+            The account as it is now; None if it was disabled or got another password or
+            role meanwhile.
         """
         # RACE: checking a password takes 20 ms, and a change in that time must win.
-        rows = self._execute(
-            "UPDATE users SET previous_login_at = last_login_at,"
+        return self._one(
+            "UPDATE users SET previous_login_at = last_login_at,"  # noqa: S608 - see above
             " previous_login_address = last_login_address,"
             " last_login_at = :now, last_login_address = :address"
             " WHERE user_id = :user_id AND auth_version = :auth_version AND NOT disabled"
-            " RETURNING user_id",
+            f" RETURNING {_COLUMNS}",
             {
                 "now": self._now(),
                 "address": address,
@@ -308,7 +309,6 @@ class UserStore:
                 "auth_version": auth_version,
             },
         )
-        return bool(rows)
 
     def pending_revocations(self) -> list[UserRow]:
         """Users whose sessions must end and have not been reported ended."""

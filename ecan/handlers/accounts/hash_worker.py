@@ -65,8 +65,10 @@ def _give_way(nice: int) -> None:
     number = SCHED_SETATTR.get(os.uname().machine)
     if sys.platform == "linux" and number is not None:
         # Linux 6.12: a task may use its slice up before one that wakes gets the CPU, 4 ms if
-        # it is as usual. Older ones ignore it. struct sched_attr, sched_setattr(2).
-        words = struct.pack("IIQiIQQQII", 56, 0, 0, nice, 0, SLICE_NS, 0, 0, 0, 0)
+        # it is as usual. Older ones ignore it. But who has a short slice is also let in at
+        # once when it wakes, before the server that just wrote to it, whatever their
+        # priorities; a batch task is not. struct sched_attr, sched_setattr(2).
+        words = struct.pack("IIQiIQQQII", 56, os.SCHED_BATCH, 0, nice, 0, SLICE_NS, 0, 0, 0, 0)
         ctypes.CDLL(None).syscall(number, 0, words, 0)
 
 

@@ -148,11 +148,12 @@ class AccountService:
                     better = await self._passwords.hash(password)
                     await self._db(self._store.rehash, row.user_id, row.password_hash, better)
                 async with self._lock(row.user_id):
-                    await self._end_if_revoked(row.user_id)
-                    if not await self._db(
+                    row = await self._db(
                         self._store.record_login, row.user_id, row.auth_version, address
-                    ):
+                    )
+                    if row is None:
                         _refuse()
+                    await self._end_sessions(row, None)  # what a change before it left undone
                     attempt.succeeded()
                     yield _user(row)
 

@@ -125,7 +125,7 @@ async def test_its_slice_is_short(process):
         attributes = ctypes.create_string_buffer(56)
         assert ctypes.CDLL(None).syscall(315, int(thread.name), attributes, 56, 0) == 0
         _, policy, _, nice, _, slice_ns = struct.unpack_from("IIQiIQ", attributes)
-        assert (policy, nice) == (0, NICE)
+        assert (policy, nice) == (os.SCHED_BATCH, NICE)
         release = tuple(int(n) for n in platform.release().split(".")[:2])
         assert slice_ns == SLICE_NS or release < (6, 12)
 

@@ -206,8 +206,8 @@ def test_a_login_is_noted_and_the_one_before_kept(store, now):
     row = store.add("ann", HASH)
     assert store.record_login(row.user_id, 1, "192.0.2.1")
     now.at = 2000.0
-    assert store.record_login(row.user_id, 1, "192.0.2.2")
-    row = store.get(row.user_id)
+    row = store.record_login(row.user_id, 1, "192.0.2.2")
+    assert row == store.get(row.user_id)
     assert (row.last_login_at, row.last_login_address) == (2000.0, "192.0.2.2")
     assert (row.previous_login_at, row.previous_login_address) == (1000.0, "192.0.2.1")
 
