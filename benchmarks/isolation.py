@@ -202,7 +202,7 @@ async def our_rows(
 
         victims = take(count - 3 * few - SPINNING)
         sessions = {"block": take(few), "flood": take(few), "spin": take(SPINNING), "crash": made}
-        async with load_client() as load, load_client(nice=10) as flooder:
+        async with load_client() as load, load_client(is_crowd=True) as flooder:
             quiet = Quiet(load, server, rate, seconds)
             await quiet.prepare("debug.incr", victims)
             await flooder("connect", group="f", port=server.port, count=few)

@@ -55,7 +55,7 @@ async def logins(count: int, rounds: int, rate: float, quiet_s: float) -> dict[s
         *sessions, watcher = await make_sessions(server, RUNNING + 1)
         async with (
             load_client() as load,
-            load_client(nice=10) as crowd,
+            load_client(is_crowd=True) as crowd,
             Client(server.url) as probe,
         ):
             probe.session = dict(watcher)

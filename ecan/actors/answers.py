@@ -52,7 +52,10 @@ class Answering(Record):
         return int(self._clock.now() * 1000)
 
     def is_known(self, call: Call) -> bool:
-        """Whether this id was accepted before; then it is attached or answered again (P10)."""
+        """Whether this id was accepted before; then it is attached or answered again (P10).
+
+        For an id that is neither pending nor new to the ledger.
+        """
         known = self.pending.get(call.id)
         if known is not None:
             _check_same(known.fingerprint, call)
@@ -63,8 +66,6 @@ class Answering(Record):
             _end_trace(call)
             return True
         ledger = self.ledger
-        if ledger.is_new(call.id):
-            return False
         entry = ledger.get(call.id, self._clock.now())
         if entry is not None:
             _check_same(entry.fingerprint, call)
@@ -115,7 +116,7 @@ class Answering(Record):
                     partial(self._answer_landed, call, frame, remember=remember)
                 )
                 return
-        self._deliver(call, frame, remember=remember)
+        self.deliver(call, frame, remember=remember)
 
     def ledger_row(self, call: Call, frame: bytes) -> LedgerRow:
         """An answer as the store keeps it."""
@@ -150,9 +151,10 @@ class Answering(Record):
         elif error is not None:
             # Nothing took effect, so the answer may leave; only a kill would forget it.
             self._log_failure(error)
-        self._deliver(call, frame, remember=remember)
+        self.deliver(call, frame, remember=remember)
 
-    def _deliver(self, call: Call, frame: bytes, *, remember: bool) -> None:
+    def deliver(self, call: Call, frame: bytes, *, remember: bool) -> None:
+        """Let an answer leave that is settled: `answer`, for what wrote nothing."""
         if call.trace is not None:
             call.trace.end()
         if self.pending.get(call.id) is call:

@@ -176,7 +176,7 @@ class Cell(Answering):
             ReplyError: BUSY, ID_REUSED, ID_EXPIRED or a state that takes no requests;
                 nothing was enqueued.
         """
-        if self.is_known(call):
+        if (call.id in self.pending or not self.ledger.is_new(call.id)) and self.is_known(call):
             return
         state = self.state
         if state is _FAILED or state is _CLOSED:

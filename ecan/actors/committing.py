@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ecan.actors.cell import Cell
     from ecan.actors.environment import Environment
     from ecan.handlers.context import UserContext
+    from ecan.handlers.documents import Work
 
 
 class CommittingActor(LoopActor):
@@ -44,27 +45,30 @@ class CommittingActor(LoopActor):
 
     def _complete(self, call: Call, ctx: UserContext, result: Any) -> Awaitable[None] | None:
         """Commit and answer; None if that is done, else an awaitable for it."""
-        cell = self.cell
+        cell, env, spec = self.cell, self.env, call.spec
         started = call.started_mono
-        done_mono = call.done_mono = self.env.clock.mono()
+        done_mono = call.done_mono = env.clock.mono()
         frame = encode_success(
             call.id,
-            call.spec.name_json,
+            spec.name_json,
             result,
             cell.sid_ascii,
             cell.incarnation,
             (started - call.accepted_mono) * 1000,
             (done_mono - started) * 1000,
-            cell.timestamp(),
+            int(env.clock.now() * 1000),
         )
-        changes = ctx.state.changes()
+        changes = ctx.used_state.changes() if ctx.used_state is not None else {}
         if changes:
             self.usage.check_state(cell, changes)
         work = ctx.used_documents
-        if call.spec.reads and (work is None or not work.must_commit):
-            cell.answer(call, frame, remember=True)
-            cell.note_activity()
-            self.env.observe(call, "success")
+        if spec.reads and (work is None or not work.must_commit):
+            if not call.answered:  # it may have cancelled itself
+                call.answered = True
+                cell.deliver(call, frame, remember=True)
+            if spec.activity:
+                cell.note_activity()
+            env.observe(call, "success")
             return None
         before = cell.on_its_way()
         if before is not None:
@@ -72,6 +76,17 @@ class CommittingActor(LoopActor):
         if ctx.end_reason is not None:
             self._end_session(call, ctx.end_reason, frame)
             return None
+        return self._commit(call, ctx, frame, changes, work)
+
+    def _commit(
+        self,
+        call: Call,
+        ctx: UserContext,
+        frame: bytes,
+        changes: dict[str, bytes | None],
+        work: Work | None,
+    ) -> Awaitable[None] | None:
+        cell = self.cell
         if ctx.renewed is not None:
             cell.replace_tokens(ctx.renewed)
         pushes: list[bytes] = []

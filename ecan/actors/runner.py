@@ -140,6 +140,7 @@ async def run_handler(actor: SessionActor, call: Call, ctx: UserContext) -> Any:
         BaseException: whatever else the handler raised: a crash.
     """
     kind = call.spec.kind
+    ctx.state  # noqa: B018 - made here, as two threads of the handler may be the first to ask
     meter = Metered()
     mono = actor.env.clock.mono
     began_mono = mono()

@@ -20,7 +20,6 @@ from ecan.actors.view import SessionView
 from ecan.errors import ConflictError, ReplyError
 from ecan.handlers.context import UserContext, current_context
 from ecan.handlers.registry import Kind
-from ecan.handlers.state import State as SlotState
 from ecan.protocol.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -238,15 +237,12 @@ class SessionActor(CommittingActor):
     def _context_for(self, call: Call) -> UserContext:
         return UserContext(
             self.env.server,
-            call.spec.name,
+            call.spec,
             call.id,
             session=self._view,
-            state=SlotState(
-                self.cell.slots, locked=call.spec.locked, migrations=call.spec.migrations
-            ),
+            slots=self.cell.slots,
             incarnation=self.incarnation,
             deadline_mono=call.deadline_mono,
-            reads=call.spec.reads,
         )
 
     def stop_call(self, call: Call, code: ErrorCode) -> None:

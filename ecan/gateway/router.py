@@ -99,7 +99,7 @@ class Router:
 
     def _route(self, connection: Connection, request: Request, now: float) -> None:
         try:
-            spec = self._registry.get(request.method)
+            spec = self._registry.specs.get(request.method)  # `get`, without the call
             if spec is None:
                 self._throttle(connection.bucket, now)
                 raise _no_method(request.method)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from ecan.handlers.documents import CurrentUser, Work
-from ecan.handlers.state import READS_ONLY
+from ecan.handlers.state import READS_ONLY, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ecan.handlers.ports import Server, SessionPort
-    from ecan.handlers.state import State
+    from ecan.handlers.registry import MethodSpec
 
 T = TypeVar("T")
 
@@ -155,53 +155,55 @@ class UserContext(HandlerContext):
     except `progress` and `call`, whose frames leave at once.
 
     Attributes:
-        state: the session's named slots; read-only in `concurrent` methods.
         session: the session itself: info, other sessions of the user, cancel, close.
         incarnation: which life of the session's actor runs this.
         deadline_mono: loop time at which the request is answered TIMEOUT.
         pushes: (method, params) to leave with the commit.
         end_reason: the session ends with this request's answer, and why.
         renewed: the one token of the session from this request's commit on.
+        used_state: as `state`, None if it was not looked at.
+        used_documents: as `documents`, None if none was touched.
     """
 
     __slots__ = (
         "_cancelled",
-        "_documents",
-        "_reads",
+        "_slots",
+        "_spec",
         "deadline_mono",
         "end_reason",
         "incarnation",
         "pushes",
         "renewed",
         "session",
-        "state",
+        "used_documents",
+        "used_state",
     )
 
     def __init__(
         self,
         server: Server,
-        method: str,
+        spec: MethodSpec,
         request_id: str,
         *,
         session: SessionPort,
-        state: State,
+        slots: Mapping[str, bytes],
         incarnation: int,
         deadline_mono: float,
-        reads: bool = False,
     ) -> None:
         # The base's assignments, without the call: this runs for every request.
         self.server = server
-        self.method = method
+        self.method = spec.name
         self.request_id = request_id
         self.session = session
-        self.state = state
         self.incarnation = incarnation
         self.deadline_mono = deadline_mono
         self.pushes: list[tuple[str, Any]] = []
         self.end_reason: str | None = None
         self.renewed: Any = None
-        self._reads = reads
-        self._documents: Work | None = None
+        self._spec = spec
+        self._slots = slots
+        self.used_state: State | None = None
+        self.used_documents: Work | None = None
         self._cancelled = False
 
     @property
@@ -210,16 +212,22 @@ class UserContext(HandlerContext):
         return CurrentUser(self.session.user, self)
 
     @property
-    def documents(self) -> Work:
-        """What this request has read and written of the user's documents."""
-        if self._documents is None:
-            self._documents = Work(READS_ONLY if self._reads else None)
-        return self._documents
+    def state(self) -> State:
+        """The session's named slots; read-only in `concurrent` methods."""
+        state = self.used_state
+        if state is None:  # many requests never ask for it
+            spec = self._spec
+            state = self.used_state = State(
+                self._slots, locked=spec.locked, migrations=spec.migrations
+            )
+        return state
 
     @property
-    def used_documents(self) -> Work | None:
-        """As `documents`, None if none was touched."""
-        return self._documents
+    def documents(self) -> Work:
+        """What this request has read and written of the user's documents."""
+        if self.used_documents is None:
+            self.used_documents = Work(READS_ONLY if self._spec.reads else None)
+        return self.used_documents
 
     @property
     def sid(self) -> str:
@@ -254,7 +262,7 @@ class UserContext(HandlerContext):
         Raises:
             RuntimeError: the method is declared ``reads=True``.
         """
-        if self._reads:
+        if self._spec.reads:
             raise RuntimeError(f"{READS_ONLY}: it cannot push")
         self.pushes.append((method, params))
 

@@ -310,6 +310,7 @@ class Registry:
     """All methods of a server, by name. Changes as a whole (`replace_by`), or not at all.
 
     Attributes:
+        specs: by name; changed by `add` and `replace_by` only.
         migrations: of slots, as the modules of the methods declare them.
     """
 
@@ -318,7 +319,7 @@ class Registry:
         functions: Iterable[Callable[..., Any]] = (),
         migrations: Migrations = NO_MIGRATIONS,
     ) -> None:
-        self._specs: dict[str, MethodSpec] = {}
+        self.specs: dict[str, MethodSpec] = {}
         self.migrations = migrations
         for function in functions:
             self.add(function)
@@ -330,31 +331,31 @@ class Registry:
             ConfigError: a name is taken, or the function is no handler.
         """
         spec = spec_of(function, self.migrations)
-        if spec.name in self._specs:
-            other = _where(self._specs[spec.name].function)
+        if spec.name in self.specs:
+            other = _where(self.specs[spec.name].function)
             raise ConfigError(
                 "ECAN_HANDLERS", _where(function), f"{spec.name} is already defined by {other}"
             )
-        self._specs[spec.name] = spec
+        self.specs[spec.name] = spec
 
     def replace_by(self, other: Registry) -> None:
         """Have the methods of another registry from now on (ADR 12)."""
         if self.migrations is not NO_MIGRATIONS:  # which is everybody's
             self.migrations.superseded = True
-        self._specs, self.migrations = other._specs, other.migrations
+        self.specs, self.migrations = other.specs, other.migrations
 
     def get(self, name: str) -> MethodSpec | None:
         """The method of that name, or None."""
-        return self._specs.get(name)
+        return self.specs.get(name)
 
     def __iter__(self) -> Iterator[MethodSpec]:
-        return iter(self._specs.values())
+        return iter(self.specs.values())
 
     def __len__(self) -> int:
-        return len(self._specs)
+        return len(self.specs)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._specs
+        return name in self.specs
 
 
 def load_handlers(module_name: str) -> list[Callable[..., Any]]:

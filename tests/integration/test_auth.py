@@ -290,7 +290,7 @@ async def test_a_role_too_low_is_forbidden(server, monkeypatch):
 
     registry = server.app.registry
     spec = attrs.evolve(registry.get("debug.incr"), role="admin")
-    monkeypatch.setitem(registry._specs, "debug.incr", spec)
+    monkeypatch.setitem(registry.specs, "debug.incr", spec)
     await server.add_user("ann")
     async with server.logged_in("ann", USER_PASSWORD) as ann, server.logged_in() as admin:
         error = await refused(ann, "FORBIDDEN")

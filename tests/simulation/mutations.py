@@ -82,13 +82,13 @@ def a_successor_does_not_wait_for_what_lands(patch: Patch) -> None:
 
 
 def every_answer_is_given_twice(patch: Patch) -> None:
-    deliver = Cell._deliver
+    deliver = Cell.deliver
 
     def twice(cell: Any, *args: Any, **options: Any) -> None:
         deliver(cell, *args, **options)
         deliver(cell, *args, **options)
 
-    patch.setattr(Cell, "_deliver", twice)
+    patch.setattr(Cell, "deliver", twice)
 
 
 def a_crash_drops_the_queue(patch: Patch) -> None:

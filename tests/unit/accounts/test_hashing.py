@@ -150,7 +150,8 @@ async def test_killed_while_nobody_asks(process):
         made = await process.hash(PASSWORD)
     assert await process.verify(made, PASSWORD)
     assert process.pid != first
-    assert [(log["event"], log["exit_code"]) for log in logs] == [("hashing.died", -9)]
+    # Before it, perhaps: that a request went to one whose end the loop had not seen yet.
+    assert [log["exit_code"] for log in logs if log["event"] == "hashing.died"] == [-9]
 
 
 async def test_one_that_dies_again_and_again_is_said(process, monkeypatch, tmp_path):

@@ -11,7 +11,6 @@ from ecan.errors import ReplyError
 from ecan.handlers.accounts import methods
 from ecan.handlers.context import ConnectionContext, UserContext
 from ecan.handlers.registry import Kind, Registry, Scope
-from ecan.handlers.state import State
 
 HERE = "192.0.2.1"
 NEW = "another long password"
@@ -68,8 +67,8 @@ def call(registry, server):
                 user=user, sid="abc", renew_token=lambda _ctx: {"token": "t3", "expires_at": 3}
             )
             ctx = UserContext(
-                server, method, "1",
-                session=session, state=State({}), incarnation=1, deadline_mono=0,
+                server, spec, "1",
+                session=session, slots={}, incarnation=1, deadline_mono=0,
             )  # fmt: skip
         return await spec.function(ctx, spec.structure(params or {}))
 

@@ -45,6 +45,25 @@ async def test_p4_a_declared_error_rolls_back_and_the_actor_lives(world: World) 
     assert tab.cell.incarnation == 1
 
 
+@pytest.mark.parametrize("kind", ["coroutine", "thread"])
+async def test_p4_two_threads_of_a_handler_write_into_one_state(kind: str) -> None:
+    """It is there before they begin, or each might make its own and one be lost."""
+    seen: list[Any] = []
+
+    @handler("t.coroutine")
+    async def coroutine(ctx: UserContext) -> None:
+        seen.append(ctx.used_state)
+
+    @handler("t.thread")
+    def thread(ctx: UserContext) -> None:
+        seen.append(ctx.used_state)
+
+    async with a_world(coroutine, thread) as world:
+        tab = await world.open()
+        await tab.call(f"t.{kind}")
+        assert seen != [None]
+
+
 @looptime
 @pytest.mark.parametrize("how", ["timeout", "cancel"])
 async def test_p4_timeout_and_cancel_roll_back(world: World, how: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from ecan.config import Settings
 from ecan.handlers.context import ConnectionContext, User, UserContext
+from ecan.handlers.migrations import NO_MIGRATIONS
 from ecan.handlers.registry import MethodSpec, Registry
-from ecan.handlers.state import State
 from ecan.store import Commit, Facts, MemoryStore, SessionRow, Snapshot
 
 
@@ -121,13 +122,12 @@ def user_ctx(
 ) -> UserContext:
     return UserContext(
         server,  # type: ignore[arg-type]
-        "m",
+        SimpleNamespace(name="m", reads=reads, locked=locked, migrations=NO_MIGRATIONS),  # type: ignore[arg-type]
         "1",
         session=FakeSession(server.store, role, user_id),  # type: ignore[arg-type]
-        state=State(committed or {}, locked=locked),
+        slots=committed or {},
         incarnation=1,
         deadline_mono=0.0,
-        reads=reads,
     )
 
 

@@ -70,3 +70,13 @@ async def test_handlers_in_threads_can_ask_the_browser():
         assert await asyncio.to_thread(ctx.call_blocking, "ui.ask") == ["ui.ask", None, None]
     finally:
         type(server).loop = property(lambda _self: asyncio.get_running_loop())  # type: ignore[method-assign,assignment]
+
+
+def test_the_state_is_made_when_it_is_first_asked_for(server):
+    """One for the whole request: what one part of a handler writes, another sees."""
+    ctx = user_ctx(server, {"n": b"1"})
+    assert ctx.used_state is None
+    assert ctx.state["n"] == 1
+    ctx.state["n"] = 2
+    assert ctx.state["n"] == 2
+    assert ctx.used_state is ctx.state
