@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import json
 import socket
+import struct
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,9 @@ MAX_ANSWER_BYTES = 256 << 20
 """A line of the server: ten thousand sessions made at once take some megabytes."""
 
 CONNECT_TIMEOUT_S = 5.0
+
+_UCRED = struct.Struct("iII")
+"""pid, uid, gid: struct ucred, unix(7)."""
 
 
 class ClientError(Exception):
@@ -169,6 +173,18 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
+
+    @property
+    def server_pid(self) -> int | None:
+        """Of the server, as this process sees it, also in another container; None: it cannot.
+
+        By the system (SO_PEERCRED, Linux): the server itself only knows its own container's.
+        """
+        if not hasattr(socket, "SO_PEERCRED"):
+            return None
+        peer = self._writer.get_extra_info("socket")
+        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return _UCRED.unpack(credentials)[0] or None
 
     async def call(self, method: str, params: dict[str, Any] | None = None) -> Any:
         """As `Client.call`."""

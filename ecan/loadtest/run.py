@@ -173,7 +173,7 @@ class Runner:
         socket = self._options.admin_socket
         if self._options.server is None and socket is not None:
             async with AsyncClient(socket) as client:
-                self._pid = (await client.call("status")).get("pid")
+                self._pid = client.server_pid
 
     async def _supply_for(self, plan: Plan) -> None:
         """Sessions or accounts for every user, made once."""

@@ -6,7 +6,9 @@ import asyncio
 import doctest
 import json
 import socket
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from fake_admin import STATUS
@@ -133,6 +135,26 @@ async def test_a_stream_that_is_refused(raw):
     async with AsyncClient(raw(data)) as client:
         with pytest.raises(RefusedError, match="full"):
             await anext(client.watch("events.watch"))
+
+
+async def test_the_server_of_a_container_has_our_pid_for_it(tmp_path):
+    """Not the one it knows itself: there it is number 1, which here is somebody else."""
+    path = tmp_path / "admin.sock"
+    listen = (
+        "import os, socket, sys; server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]);"
+        "server.listen(); print(os.getpid(), flush=True); sys.stdin.read()"
+    )
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    process = await asyncio.create_subprocess_exec(
+        *apart, sys.executable, "-c", listen, str(path),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert await process.stdout.readline() == b"1\n"
+    async with AsyncClient(path) as client:
+        assert str(path) in Path(f"/proc/{client.server_pid}/cmdline").read_text()
+        assert client.server_pid not in {1, process.pid}
+    process.stdin.close()
+    assert await process.wait() == 0
 
 
 async def test_no_permission(tmp_path, monkeypatch):
