@@ -8,7 +8,7 @@ be one long turn for everybody; here they are many short ones, with the others i
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,10 +33,7 @@ class Turns:
         self._loop = loop
         self._at_once = at_once
         self._left = at_once
-        self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
+        self._waiting: deque[Callable[[], object]] = deque()
 
     def enter(self) -> bool:
         """Whether there is room in this turn; if so it is taken."""
@@ -47,12 +44,12 @@ class Turns:
         self._left -= 1
         return True
 
-    def take(self, call: Callable[..., object], *args: Any) -> None:
+    def take(self, call: Callable[[], object]) -> None:
         """Do it now if there is room in this turn, else as soon as there is."""
         if self.enter():
-            call(*args)
+            call()
         else:
-            self._waiting.append((call, args))
+            self._waiting.append(call)
 
     def _next(self) -> None:
         waiting = self._waiting
@@ -62,9 +59,9 @@ class Turns:
         self._loop.call_soon(self._next)
         while waiting and self._left:
             self._left -= 1
-            call, args = waiting.popleft()
+            call = waiting.popleft()
             try:
-                call(*args)
+                call()
             except Exception as error:  # noqa: BLE001 - of one, which the others do not mind
                 self._loop.call_exception_handler({"message": "a turn failed", "exception": error})
 
