@@ -121,20 +121,8 @@ class MixedClient(load.Client):
         run = Mixed(self.workloads[name], self.workloads[reads], share, closed=False)
         pairs = self._begin(name, run)
         turn = itertools.cycle(socket for socket, _ in pairs)
-        total, began = int(rate * seconds), time.perf_counter()
-        done = asyncio.get_running_loop().create_future()
-
-        def tick() -> None:
-            due = min(total, int((time.perf_counter() - began) * rate) + 1)
-            while run.sent < due:
-                run.ask(next(turn), began + run.sent / rate)
-            if run.sent >= total and not done.done():
-                done.set_result(None)
-
         cpu = time.process_time()
-        ticker = load.Ticker(1 / rate, tick)
-        await done
-        ticker.close()
+        began = await self._at_rate(run, rate, seconds, lambda moment: run.ask(next(turn), moment))
         await self._finish(pairs, run)
         cpu = time.process_time() - cpu
         return self._of_kinds(run, len(run.latencies_s), time.perf_counter() - began, cpu)

@@ -18,7 +18,7 @@ import resource
 import sys
 import time
 from array import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import uvloop
@@ -26,7 +26,13 @@ import uvloop
 from benchmarks.crowd import Crowds, spread_ms
 from benchmarks.wire import ID_DIGITS, Socket, Template
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FIRST_REPLY_S = 30.0
+
+TFD_TIMER_ABSTIME = 1
+"""timerfd_create(2): the first tick is at a time of the clock, not after one."""
 
 
 class Run:
@@ -71,18 +77,25 @@ class ClosedLoop(Run):
 
 
 class Ticker:
-    """A periodic timer with more than a millisecond's resolution (Linux timerfd)."""
+    """A periodic timer with more than a millisecond's resolution (Linux timerfd).
+
+    Attributes:
+        began: when it ticks first, as `time.perf_counter` says it. A moment of its own, not
+            when this was called: every tick would come late by what came between.
+    """
 
     def __init__(self, period_s: float, tick: Any) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self.fd = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
-        nanoseconds = max(100_000, int(period_s * 1e9))
-        spec = (ctypes.c_long * 4)(0, nanoseconds, 0, nanoseconds)
-        libc.timerfd_settime(self.fd, 0, ctypes.byref(spec), None)
         self._tick = tick
         asyncio.get_running_loop().add_reader(self.fd, self._due)
+        period_ns = max(100_000, int(period_s * 1e9))
+        began_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + 5_000_000
+        spec = (ctypes.c_long * 4)(*divmod(period_ns, 10**9), *divmod(began_ns, 10**9))
+        libc.timerfd_settime(self.fd, TFD_TIMER_ABSTIME, ctypes.byref(spec), None)
+        self.began = began_ns / 1e9
 
     def _due(self) -> None:
         os.read(self.fd, 8)
@@ -163,29 +176,42 @@ class Client(Crowds):
         run = Run()
         pairs = self._begin(name, run)
         turn = itertools.cycle(pairs)
-        began = time.perf_counter()
+
+        def send(moment: float) -> None:
+            socket, template = next(turn)
+            if socket.lost:
+                run.failed("connection lost")
+            else:
+                socket.send(template, moment)
+            run.sent += 1
+
+        cpu = time.process_time()
+        began = await self._at_rate(run, rate, seconds, send)
+        await self._finish(pairs, run)
+        cpu = time.process_time() - cpu
+        return self._result(run, len(run.latencies_s), time.perf_counter() - began, cpu)
+
+    @staticmethod
+    async def _at_rate(
+        run: Run, rate: float, seconds: float, send: Callable[[float], None]
+    ) -> float:
+        """Call ``send`` at every moment of a schedule, with the moment; returns the first one."""
         total = int(rate * seconds)
         done = asyncio.get_running_loop().create_future()
 
         def tick() -> None:
-            due = min(total, int((time.perf_counter() - began) * rate) + 1)
+            due = min(total, int((time.perf_counter() - ticker.began) * rate) + 1)
             while run.sent < due:
-                socket, template = next(turn)
-                if socket.lost:
-                    run.failed("connection lost")
-                else:
-                    socket.send(template, began + run.sent / rate)
-                run.sent += 1
+                send(ticker.began + run.sent / rate)
             if run.sent >= total and not done.done():
                 done.set_result(None)
 
-        cpu = time.process_time()
         ticker = Ticker(1 / rate, tick)
-        await done
-        ticker.close()
-        await self._finish(pairs, run)
-        cpu = time.process_time() - cpu
-        return self._result(run, len(run.latencies_s), time.perf_counter() - began, cpu)
+        try:
+            await done
+        finally:
+            ticker.close()
+        return ticker.began
 
     def _begin(self, name: str, run: Run) -> list[tuple[Socket, Template]]:
         gc.collect()

@@ -88,6 +88,7 @@ class Cell(Answering):
         found_mono: when it was last looked for; it is not evicted right after.
         bucket: the gateway's rate limit of this session.
         usage: what it uses up; None: it never had an actor.
+        tally: how many sessions the directory has in each state; None: this one is not in it.
         sent_gone_bytes: sent by connections that are bound no more, less what those that
             are had sent before.
     """
@@ -107,6 +108,7 @@ class Cell(Answering):
         "mailbox",
         "sent_gone_bytes",
         "tabs",
+        "tally",
         "timer",
         "transitions",
         "usage",
@@ -133,6 +135,7 @@ class Cell(Answering):
         self.transitions: list[Transition] | None = None  # an empty deque is 630 bytes
         self.usage: Usage | None = None
         self.sent_gone_bytes = 0
+        self.tally: dict[State, int] | None = None
         self.close_reason = ""
         self.zombies = 0
         self.bucket: Any = None
@@ -155,7 +158,10 @@ class Cell(Answering):
         Raises:
             SupervisionError: the event does not fit.
         """
-        self.state = next_state(self.state, event)
+        before, self.state = self.state, next_state(self.state, event)
+        if self.tally is not None:
+            self.tally[before] -= 1
+            self.tally[self.state] += 1
         if self.transitions is None:
             self.transitions = []
         elif len(self.transitions) >= MAX_TRANSITIONS:

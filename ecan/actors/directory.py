@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
+from ecan.actors.lifecycle import State
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
@@ -33,11 +35,12 @@ class Directory:
 
     Attributes:
         total: sessions in memory and in the store.
+        by_state: of those in memory; `Cell.transit` keeps it, so that nobody has to count.
         ending: ended sessions whose end the store does not know yet.
         leaving: ended sessions with answers on their way.
     """
 
-    __slots__ = ("_cells", "_of_user", "_tombstones", "ending", "leaving", "total")
+    __slots__ = ("_cells", "_of_user", "_tombstones", "by_state", "ending", "leaving", "total")
 
     def __init__(self) -> None:
         self._cells: dict[Sid, Cell] = {}
@@ -46,20 +49,28 @@ class Directory:
         self.ending: dict[Sid, Ending] = {}
         self.leaving: list[Cell] = []
         self.total = 0
+        self.by_state: dict[State, int] = dict.fromkeys(State, 0)
 
     def get(self, sid: Sid) -> Cell | None:
         """The cell, if the session is in memory."""
         return self._cells.get(sid)
 
     def add(self, cell: Cell) -> None:
-        """A session is in memory now."""
+        """A session is in memory now; if it was already, nothing changes."""
+        if cell.tally is not None:
+            return
+        cell.tally = self.by_state
+        self.by_state[cell.state] += 1
         self._cells[cell.sid] = cell
         self._of_user.setdefault(cell.user.user_id, {})[cell.sid] = None
 
     def evict(self, cell: Cell) -> None:
         """The session rests in the store only; it still counts."""
-        if self._cells.pop(cell.sid, None) is None:
+        if cell.tally is None:
             return
+        cell.tally = None
+        self.by_state[cell.state] -= 1
+        del self._cells[cell.sid]
         sids = self._of_user[cell.user.user_id]
         del sids[cell.sid]
         if not sids:

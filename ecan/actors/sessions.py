@@ -383,9 +383,7 @@ class SessionService:
 
     def by_state(self) -> dict[str, int]:
         """Sessions by state; those only in the store count as passivated."""
-        counts = dict.fromkeys(map(str, State), 0)
-        for cell in self.directory:
-            counts[cell.state] += 1
+        counts = {str(state): count for state, count in self.directory.by_state.items()}
         counts[State.PASSIVATED] += max(0, self.directory.total - len(self.directory))
         return counts
 

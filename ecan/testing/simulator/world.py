@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ecan.actors.lifecycle import State
@@ -166,8 +167,12 @@ class World:
         self.check_bounds()
 
     def check_bounds(self) -> None:
-        """Nothing grows beyond its bound (P8); nobody busy sleeps (P13)."""
-        for cell in self.server.directory:
+        """Nothing grows beyond its bound (P8); nobody busy sleeps (P13); figures are true."""
+        directory = self.server.directory
+        states = Counter(cell.state for cell in directory)
+        if states != +Counter(directory.by_state):
+            self.trace.broken("figures", f"{dict(states)} are told as {directory.by_state}")
+        for cell in directory:
             if len(cell.mailbox) > MAILBOX_SIZE:
                 self.trace.broken("P8", f"{cell} holds {len(cell.mailbox)} requests")
             running = [call for call in cell.pending.values() if call.started_mono]
