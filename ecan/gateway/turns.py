@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 NEWCOMERS = 2
 """Handshakes and first messages in a turn of the loop: half a millisecond."""
 
-GREEDY = 4
-"""Portions of messages in a turn, of connections that send more than others: 0.5 ms."""
+GREEDY = 1
+"""Portions of messages in a turn, of connections that send more than others: 0.15 ms."""
 
 
 class Turns:
