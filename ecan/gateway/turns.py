@@ -7,6 +7,7 @@ be one long turn for everybody; here they are many short ones, with the others i
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+PORTION_S = 0.01
+"""In so much time everybody has a portion that passes at once; who has waited so long, too."""
+
 NEWCOMERS = 2
 """Handshakes and first messages in a turn of the loop: half a millisecond."""
 
-GREEDY = 1
-"""Portions of messages in a turn, of connections that send more than others: 0.15 ms."""
+GREEDY = 4
+"""Messages in a turn, of connections that send more than others: 0.15 ms."""
 
 
 class Turns:
@@ -27,13 +31,17 @@ class Turns:
     Args:
         loop: whose turns.
         at_once: calls in one of them.
+        patience_s: who has waited so long need not wait for room any more.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, at_once: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, at_once: int, patience_s: float = math.inf
+    ) -> None:
         self._loop = loop
         self._at_once = at_once
+        self._patience_s = patience_s
         self._left = at_once
-        self._waiting: deque[Callable[[], object]] = deque()
+        self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
 
     def enter(self) -> bool:
         """Whether there is room in this turn; if so it is taken."""
@@ -49,7 +57,7 @@ class Turns:
         if self.enter():
             call()
         else:
-            self._waiting.append(call)
+            self._waiting.append((self._loop.time(), call))
 
     def _next(self) -> None:
         waiting = self._waiting
@@ -57,9 +65,10 @@ class Turns:
         if not waiting:
             return
         self._loop.call_soon(self._next)
-        while waiting and self._left:
-            self._left -= 1
-            call = waiting.popleft()
+        patient_since = self._loop.time() - self._patience_s
+        while waiting and (self._left or waiting[0][0] <= patient_since):
+            self._left = max(0, self._left - 1)
+            _, call = waiting.popleft()
             try:
                 call()
             except Exception as error:  # noqa: BLE001 - of one, which the others do not mind
@@ -71,9 +80,9 @@ class Doors:
 
     Attributes:
         newcomers: handshakes, and the first message of a connection.
-        greedy: portions of connections that send more at once, or faster, than others.
+        greedy: messages of connections that send more at once, or faster, than others.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.newcomers = Turns(loop, NEWCOMERS)
-        self.greedy = Turns(loop, GREEDY)
+        self.greedy = Turns(loop, GREEDY, PORTION_S)

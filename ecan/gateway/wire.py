@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ecan.gateway.connection import MAX_BACKLOG_BYTES
+from ecan.gateway.turns import PORTION_S
 from ecan.observability import get_logger
 from ecan.protocol.codes import CloseCode, ErrorCode
 
@@ -14,13 +15,12 @@ if TYPE_CHECKING:
 
     from ecan.gateway.connection import Connection
     from ecan.gateway.router import Router
-    from ecan.gateway.turns import Doors
+    from ecan.gateway.turns import Doors, Turns
 
 CONT, TEXT, BINARY = 0, 1, 2
 
 PORTION = 4
-PORTION_S = 0.01
-"""So many messages in so much time pass at once; a client that sends more waits for itself,
+"""So many messages in `PORTION_S` pass at once; a client that sends more waits for itself,
 not the others for it (P6)."""
 
 log = get_logger("ecan.wire")
@@ -79,17 +79,19 @@ class WireBase:
     def _passes(self, data: Any) -> bool:
         """The connection had its portion, or this is its first message: now, or kept for later."""
         now = self.loop.time()
-        line, is_new = self.doors.greedy, self._is_new
-        if is_new:
-            self._is_new = False
-            line = self.doors.newcomers
+        is_new, self._is_new = self._is_new, False
         if not self._in_line and self._paused is None:
-            if (now >= self._portion_ends and not is_new) or line.enter():
+            if is_new:
+                passes = self.doors.newcomers.enter()
+            elif now >= self._portion_ends:
                 self._portion_ends = now + PORTION_S
                 self._left = PORTION - 1
+                passes = True
+            else:
+                passes = self.doors.greedy.enter()
+            if passes:
                 return True
-            self._in_line = True
-            line.take(self._take_portion)
+            self._stand_in_line(self.doors.newcomers if is_new else self.doors.greedy)
         if self._kept is None:
             self._kept = deque()
         self._kept.append(data)
@@ -97,21 +99,25 @@ class WireBase:
             self._read_no_more()  # what is kept is what was read at once, no more (P8)
         return False
 
-    def _stand_in_line(self) -> None:
-        if not self._in_line and self._paused is None:
-            self._in_line = True
-            self.doors.greedy.take(self._take_portion)
+    def _stand_in_line(self, line: Turns) -> None:
+        self._in_line = True
+        line.take(self._take_turn)
 
-    def _take_portion(self) -> None:
+    def _take_turn(self) -> None:
+        """The next message that is kept, and more while there is room in this turn."""
         self._in_line = False
-        kept = self._kept
+        kept, line = self._kept, self.doors.greedy
         # INVARIANT: `_left` is 0 while something is kept, so that messages stay in order.
-        self._left = 0 if self._paused is not None else PORTION
-        while kept and self._left:  # until a pause begins
+        room = self._paused is None
+        while kept and room:
+            self._left = 1
             self.take_text(kept.popleft())
+            room = self._paused is None and line.enter()
+        if self._paused is not None:
+            return
         if kept:
-            self._stand_in_line()
-        elif self._paused is None:
+            self._stand_in_line(line)
+        else:
             self._kept = None
             self._read_on()
 
@@ -156,7 +162,8 @@ class WireBase:
 
     def _resume(self) -> None:
         self._paused = None
-        self._stand_in_line()
+        if not self._in_line:
+            self._stand_in_line(self.doors.greedy)
 
     def _read_no_more(self) -> None:
         if not self._unread:
