@@ -108,11 +108,11 @@ class WireBase:
         self._in_line = False
         kept, line = self._kept, self.doors.greedy
         # INVARIANT: `_left` is 0 while something is kept, so that messages stay in order.
-        room = self._paused is None
-        while kept and room:
+        has_room = True  # for one, as it is our turn
+        while kept and self._paused is None and (has_room or line.enter()):
+            has_room = False
             self._left = 1
             self.take_text(kept.popleft())
-            room = self._paused is None and line.enter()
         if self._paused is not None:
             return
         if kept:

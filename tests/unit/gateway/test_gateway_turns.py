@@ -249,6 +249,22 @@ async def test_p6_ten_with_a_hundred_each_are_many_short_turns(monkeypatch, turn
 
 
 @pytest.mark.each_transport
+async def test_a_turn_has_room_for_so_many_messages_whosever_they_are(monkeypatch, turns):
+    """One each, of eight that had their portion: four in this turn, four in the next."""
+    async with (
+        running_app(rate_limit=RateLimit(0.0, 0)) as server,
+        senders(server, 2 * GREEDY) as crowd,
+    ):
+        seen = taken(server, monkeypatch, turns)
+        for number, one in enumerate(crowd):
+            one.send(pings(f"c{number}-", PORTION + 1))
+        for one in crowd:
+            await one.until(b'"pong"', PORTION + 1)
+        first, last = sorted(Counter(turn for turn, _ in seen).items())
+        assert (first[1], last[1]) == (2 * GREEDY * PORTION + GREEDY, GREEDY)
+
+
+@pytest.mark.each_transport
 async def test_a_pause_is_for_what_was_read_already_too(monkeypatch, turns):
     """A client that is too fast: its 51st refusal does not come before the pause is over."""
     monkeypatch.setattr("ecan.gateway.connection.PAUSE_S", PAUSE_S)
