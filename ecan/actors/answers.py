@@ -52,10 +52,7 @@ class Answering(Record):
         return int(self._clock.now() * 1000)
 
     def is_known(self, call: Call) -> bool:
-        """Whether this id was accepted before; then it is attached or answered again (P10).
-
-        For an id that is neither pending nor new to the ledger.
-        """
+        """Whether this id was accepted before; then it is attached or answered again (P10)."""
         known = self.pending.get(call.id)
         if known is not None:
             _check_same(known.fingerprint, call)

@@ -182,6 +182,7 @@ class Cell(Answering):
             ReplyError: BUSY, ID_REUSED, ID_EXPIRED or a state that takes no requests;
                 nothing was enqueued.
         """
+        # `is_known` knows by itself; nearly every id is new, which is told without the call.
         if (call.id in self.pending or not self.ledger.is_new(call.id)) and self.is_known(call):
             return
         state = self.state

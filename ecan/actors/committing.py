@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ecan.actors.cell import Cell
     from ecan.actors.environment import Environment
     from ecan.handlers.context import UserContext
-    from ecan.handlers.documents import Work
 
 
 class CommittingActor(LoopActor):
@@ -56,7 +55,7 @@ class CommittingActor(LoopActor):
             cell.incarnation,
             (started - call.accepted_mono) * 1000,
             (done_mono - started) * 1000,
-            int(env.clock.now() * 1000),
+            int(env.clock.now() * 1000),  # `Cell.timestamp`, without the call
         )
         changes = ctx.used_state.changes() if ctx.used_state is not None else {}
         if changes:
@@ -76,7 +75,7 @@ class CommittingActor(LoopActor):
         if ctx.end_reason is not None:
             self._end_session(call, ctx.end_reason, frame)
             return None
-        return self._commit(call, ctx, frame, changes, work)
+        return self._commit(call, ctx, frame, changes)
 
     def _commit(
         self,
@@ -84,7 +83,6 @@ class CommittingActor(LoopActor):
         ctx: UserContext,
         frame: bytes,
         changes: dict[str, bytes | None],
-        work: Work | None,
     ) -> Awaitable[None] | None:
         cell = self.cell
         if ctx.renewed is not None:
@@ -103,7 +101,7 @@ class CommittingActor(LoopActor):
             answer=None if call.spec.reads else cell.ledger_row(call, frame),
             pushes=rows,
             replies=cell.kept_with(call, frame, len(pushes)),
-            work=work,
+            work=ctx.used_documents,
         )
         call.committing = True
         if call.trace is not None:

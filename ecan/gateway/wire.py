@@ -81,17 +81,14 @@ class WireBase:
         now = self.loop.time()
         is_new, self._is_new = self._is_new, False
         if not self._in_line and self._paused is None:
-            if is_new:
-                passes = self.doors.newcomers.enter()
-            elif now >= self._portion_ends:
+            if now >= self._portion_ends and not is_new:
                 self._portion_ends = now + PORTION_S
                 self._left = PORTION - 1
-                passes = True
-            else:
-                passes = self.doors.greedy.enter()
-            if passes:
                 return True
-            self._stand_in_line(self.doors.newcomers if is_new else self.doors.greedy)
+            line = self.doors.newcomers if is_new else self.doors.greedy
+            if line.enter():
+                return True
+            self._stand_in_line(line)
         if self._kept is None:
             self._kept = deque()
         self._kept.append(data)
